@@ -1,0 +1,44 @@
+# Six targets: install, format, check, test, bench, demo. Each makes what it needs first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# A strict editable install links single files: it is made again when the set of files changes.
+SOURCES := $(sort $(wildcard agent/*.py agent/calibration/* retrieval/*.py speech/*.py memory/*.py))
+STAMP := $(VENV)/installed-$(shell (echo $(SOURCES); cat pyproject.toml constraints.txt) | cksum | cut -d' ' -f1)
+HANDBOOK := examples/coffeehouse/handbook
+
+.PHONY: install format check test bench demo
+
+install: $(STAMP)
+
+$(STAMP):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--config-settings editable_mode=strict -e '.[dev]'
+	rm -f $(VENV)/installed-*
+	touch $@
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+
+test: install
+	$(BIN)/vivavoce models fetch
+	$(BIN)/python -m pytest
+
+bench: install
+	$(BIN)/vivavoce models fetch
+	$(BIN)/python tests/benchmarks/run.py --out BENCHMARKS.md
+
+demo: install
+	$(BIN)/vivavoce models fetch
+	$(BIN)/vivavoce index $(HANDBOOK) --out out/coffeehouse-index
+	$(BIN)/vivavoce ask examples/coffeehouse/questions/*.flac --knowledge out/coffeehouse-index \
+		--persona examples/coffeehouse/persona.json --out out/answers
