@@ -1,0 +1,66 @@
+"""Finds passages: load a folder, cut it, embed it, search it by meaning and by words.
+
+::
+
+    knowledge = LocalKnowledge.from_folder("handbook", SentenceTransformerEmbedder("all-MiniLM-L6-v2"))
+    for passage in knowledge.search("when do you close on sundays"):
+        print(passage.score, passage.source, passage.text)
+    knowledge.save("handbook.index")
+
+Anything with ``search(query, k)`` is a knowledge base (``KnowledgeBase``); anything with ``embed`` an embedder
+(``Embedder``).
+"""
+
+from .chunking import Chunk, ChunkOptions, chunk_document
+from .embedding import CenteringEmbedder, Embedder, LLMEmbedder, SentenceTransformerEmbedder
+from .errors import (
+    DeviceUnavailable,
+    DimensionMismatch,
+    EmbedderMismatch,
+    EmbeddingError,
+    IndexCorrupt,
+    IndexNotFound,
+    LoadingError,
+    RetrievalError,
+    StoreError,
+)
+from .fusion import reciprocal_rank_fusion, weighted_sum
+from .index import Hits, VectorIndex
+from .knowledge import LocalKnowledge, SearchOptions
+from .loading import Document, LoadedFolder, SkippedFile, load_folder
+from .passages import KnowledgeBase, Passage
+from .store import Manifest, is_index, read_manifest
+
+__all__ = [
+    "CenteringEmbedder",
+    "Chunk",
+    "ChunkOptions",
+    "DeviceUnavailable",
+    "DimensionMismatch",
+    "Document",
+    "Embedder",
+    "EmbedderMismatch",
+    "EmbeddingError",
+    "Hits",
+    "IndexCorrupt",
+    "IndexNotFound",
+    "KnowledgeBase",
+    "LLMEmbedder",
+    "LoadedFolder",
+    "LoadingError",
+    "LocalKnowledge",
+    "Manifest",
+    "Passage",
+    "RetrievalError",
+    "SearchOptions",
+    "SentenceTransformerEmbedder",
+    "SkippedFile",
+    "StoreError",
+    "VectorIndex",
+    "chunk_document",
+    "is_index",
+    "load_folder",
+    "read_manifest",
+    "reciprocal_rank_fusion",
+    "weighted_sum",
+]

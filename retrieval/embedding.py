@@ -1,0 +1,323 @@
+"""From text to vectors that are close when the meaning is."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
+from .index import Device
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["query", "passage"]
+Vectors = NDArray[np.float32]
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Anything that turns texts into unit vectors."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of its vectors."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two embedders if and only if their vectors may be compared (weights, pooling and prompts)."""
+        ...
+
+    def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: Any texts, the empty one included.
+            kind: Whether they ask or may answer; models with prompts treat the two differently.
+
+        Returns:
+            float32, shape (len(texts), dim), rows of unit length.
+        """
+        ...
+
+
+@runtime_checkable
+class CenteringEmbedder(Embedder, Protocol):
+    """An embedder whose vectors are only useful once the mean of the corpus is taken off.
+
+    A knowledge base fits the centre to its passages, keeps it beside the vectors, and asks with it. The centre is no
+    part of the fingerprint.
+    """
+
+    @property
+    def center(self) -> Vectors | None:
+        """float32, shape (dim,); None as long as none is fitted."""
+        ...
+
+    def with_center(self, center: Vectors) -> CenteringEmbedder:
+        """The same embedder (the model is shared) with another centre."""
+        ...
+
+    def pooled(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
+        """Vectors before centring and scaling: float32, shape (len(texts), dim)."""
+        ...
+
+    def finish(self, pooled: Vectors) -> Vectors:
+        """Centre pooled vectors and scale them to unit length."""
+        ...
+
+
+class SentenceTransformerEmbedder:
+    """Any sentence-transformers model; its own prompts for queries and documents are used.
+
+    Calls from several threads are served one after the other.
+    """
+
+    def __init__(self, path_or_name: str | Path, *, device: Device = "auto", batch_size: int = 32) -> None:
+        """Load the model.
+
+        Args:
+            path_or_name: A folder, or a name on the Hugging Face hub.
+            device: Where it runs; ``"auto"`` takes a GPU if there is one.
+            batch_size: How many texts go through the model at once.
+
+        Raises:
+            EmbeddingError: If the model cannot be loaded.
+            DeviceUnavailable: If ``"cuda"`` is asked for and not there.
+        """
+        from sentence_transformers import SentenceTransformer
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        where = str(path_or_name)
+        chosen = _torch_device(device)
+        try:
+            with _quiet_loading():
+                self._model = SentenceTransformer(where, device=chosen)
+        except (OSError, ValueError) as error:
+            raise EmbeddingError(
+                f"No sentence-transformers model at {where!r} ({_first_line(error)}): "
+                "give its folder, or a hub name while online."
+            ) from error
+        self.name = Path(where).name or where
+        self.dim = len(self._model.encode("warm", show_progress_bar=False))  # the first call is slow: pay for it here
+        steps = [(type(step).__name__, getattr(step, "pooling_mode", "")) for step in self._model]
+        read = (self._model.max_seq_length, sorted(self._model.prompts.items()))
+        self.fingerprint = _digest("sentence-transformer", _weights(self._model), steps, read)
+        self._batch_size = batch_size
+        self._lock = threading.Lock()  # fast tokenizers are not thread-safe ("Already borrowed")
+
+    def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
+        """Embed texts; see ``Embedder.embed``. Texts longer than the model reads are cut."""
+        if not texts:
+            return np.empty((0, self.dim), np.float32)
+        encode = self._model.encode_query if _checked(kind) == "query" else self._model.encode_document
+        with self._lock:
+            vectors = encode(list(texts), batch_size=self._batch_size, show_progress_bar=False)
+        return _unit(np.asarray(vectors, np.float32))
+
+
+class LLMEmbedder:
+    """Vectors out of a causal language model that is already loaded, untouched, and may be chatting elsewhere.
+
+    The final hidden states are pooled, the centre is taken off, and the rest is scaled to unit length. Without a centre
+    all texts lie in one narrow cone and the cosine says little (Ethayarajh 2019): fit one, or let ``LocalKnowledge`` do
+    it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        pooling: Literal["mean", "last"] = "mean",
+        center: Vectors | None = None,
+        max_tokens: int = 512,
+        batch_tokens: int = 4096,
+    ) -> None:
+        """Share a loaded model.
+
+        Args:
+            model: A transformers causal language model, on any device, in any dtype; a PEFT model too.
+            tokenizer: Its tokenizer; its settings are left as they are.
+            pooling: ``"mean"`` over all tokens, or the ``"last"`` token, which alone has seen the whole text.
+            center: float32, shape (hidden size,): what to take off every pooled vector.
+            max_tokens: Longer texts are cut to this.
+            batch_tokens: How many tokens, padding included, go through the model at once.
+
+        Raises:
+            DimensionMismatch: If the centre is not of the model's width.
+        """
+        if pooling not in ("mean", "last"):
+            raise ValueError(f"pooling must be 'mean' or 'last', got {pooling!r}.")
+        if max_tokens < 1 or batch_tokens < 1:
+            raise ValueError("max_tokens and batch_tokens must be at least 1; 512 and 4096 suit most models.")
+        self.name = Path(str(getattr(model.config, "name_or_path", ""))).name or type(model).__name__
+        self.dim = int(model.config.hidden_size)
+        self.center = self._checked_center(center)
+        self.fingerprint = _digest("llm", _weights(model), pooling, max_tokens)
+        self._model = model
+        self._tokenizer = tokenizer
+        self._pooling = pooling
+        self._max_tokens = max_tokens
+        self._batch_tokens = batch_tokens
+        self._lock = threading.Lock()  # fast tokenizers are not thread-safe ("Already borrowed")
+
+    def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
+        """Embed texts; see ``Embedder.embed``."""
+        return self.finish(self.pooled(texts, kind=kind))
+
+    def fit_center(self, texts: Sequence[str]) -> LLMEmbedder:
+        """The same embedder with the mean of these passages as centre.
+
+        Args:
+            texts: Passages of the corpus, at least one; a few hundred are enough.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if not texts:
+            raise ValueError("A centre needs at least one text to be fitted to.")
+        return self.with_center(self.pooled(texts).mean(axis=0))
+
+    def with_center(self, center: Vectors) -> LLMEmbedder:
+        """The same embedder (the model is shared) with another centre."""
+        other = copy.copy(self)
+        other.center = self._checked_center(center)
+        return other
+
+    def finish(self, pooled: Vectors) -> Vectors:
+        """Centre pooled vectors and scale them to unit length: float32, shape (n, dim) to the same."""
+        return _unit(pooled if self.center is None else pooled - self.center)
+
+    def pooled(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
+        """Pooled final hidden states, neither centred nor scaled: float32, shape (len(texts), dim)."""
+        _checked(kind)  # untrained, the model reads both kinds alike
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        if not texts:
+            return vectors
+        with self._lock:
+            encoded = self._tokenizer(list(texts), add_special_tokens=True, verbose=False)
+        blank = self._tokenizer.eos_token_id or 0  # stands for a text without any token
+        tokens = [ids[: self._max_tokens] or [blank] for ids in encoded["input_ids"]]
+        for batch in self._batches(tokens):
+            vectors[batch] = self._forward([tokens[place] for place in batch])
+        return vectors
+
+    def _checked_center(self, center: Vectors | None) -> Vectors | None:
+        if center is None:
+            return None
+        own = np.array(center, np.float32)
+        if own.shape != (self.dim,):
+            raise DimensionMismatch(f"The centre has shape {own.shape}, the model needs ({self.dim},).")
+        return own
+
+    def _batches(self, tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Places of texts of like length, so that little is padding."""
+        batch: list[int] = []
+        for place in sorted(range(len(tokens)), key=lambda place: len(tokens[place])):
+            if batch and (len(batch) + 1) * len(tokens[place]) > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(place)
+        yield batch
+
+    def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+        import torch
+
+        width = max(map(len, tokens))
+        ids = torch.zeros((len(tokens), width), dtype=torch.long)
+        mask = torch.zeros((len(tokens), width), dtype=torch.long)
+        for row, text in enumerate(tokens):  # padded on the right: a causal model then never sees the padding
+            ids[row, : len(text)] = torch.tensor(text)
+            mask[row, : len(text)] = 1
+        device = next(self._model.parameters()).device
+        with torch.inference_mode():
+            # The decoder below the language model head: no logits over the vocabulary are computed.
+            output = self._model.get_decoder()(ids.to(device), attention_mask=mask.to(device), use_cache=False)
+            states = output.last_hidden_state.float().cpu()
+            if self._pooling == "last":
+                pooled = states[torch.arange(len(tokens)), mask.sum(dim=1) - 1]
+            else:
+                pooled = (states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return np.asarray(pooled.numpy(), np.float32)
+
+
+def _checked(kind: Kind) -> Kind:
+    if kind not in ("query", "passage"):
+        raise ValueError(f"kind must be 'query' or 'passage', got {kind!r}.")
+    return kind
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    """Scale rows to unit length; a row of zeros becomes the first axis, since it has no direction of its own."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    flat = lengths[:, 0] < 1e-12
+    unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    if flat.any():
+        unit[flat] = 0.0
+        unit[flat, 0] = 1.0
+    return unit
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _weights(model: torch.nn.Module) -> str:
+    """Digest of a model's weights: names, shapes and up to 64 values of each, in bfloat16.
+
+    Hashing all of a large model would take longer than loading it; any other training run changes these values too.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    with torch.inference_mode():
+        for name, weight in sorted(model.named_parameters()):
+            values = weight.detach().reshape(-1)
+            sample = values[:: max(1, values.numel() // 64)][:64].to(torch.bfloat16).float().cpu().numpy()
+            digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())
+    return digest.hexdigest()
+
+
+def _torch_device(device: Device) -> str:
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceUnavailable("PyTorch finds no GPU: use device='auto' to fall back to the CPU.", stage="embed")
+    return "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """No progress bar of transformers while a small model loads."""
+    from transformers.utils import logging
+
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,138 @@
+"""Nearest vectors by inner product."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a search among vectors found.
+
+    Attributes:
+        rows: int64, shape (queries, k): places of the vectors in the order they were added, best first.
+        scores: float32, shape (queries, k): inner products, for unit vectors the cosine.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+class VectorIndex:
+    """Exact search by inner product on FAISS (``IndexFlatIP``).
+
+    Reading from several threads at once is safe; adding while others read is not.
+    """
+
+    def __init__(self, dim: int, *, device: Device = "auto") -> None:
+        """Make an empty index.
+
+        Args:
+            dim: Length of the vectors.
+            device: ``"cuda"`` keeps a copy on the first GPU and searches there; ``"auto"`` does so if FAISS was built
+                for GPUs and there is one.
+
+        Raises:
+            DeviceUnavailable: If ``"cuda"`` is asked for and not there.
+        """
+        import faiss
+
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}.")
+        self.dim = dim
+        self.device: Literal["cpu", "cuda"] = _choose(faiss, device)
+        self._flat: Any = faiss.IndexFlatIP(dim)
+        self._mirror: Any = None  # on the GPU; the copy in main memory is the truth
+        self._gpu_lock = threading.Lock()  # GPU indexes are not thread-safe
+
+    def __len__(self) -> int:
+        return int(self._flat.ntotal)
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        """Append vectors.
+
+        Args:
+            vectors: float32, shape (n, dim), unit length if scores are to be cosines.
+
+        Raises:
+            DimensionMismatch: If they are not of this index's length.
+            EmbeddingError: If a value is not finite.
+        """
+        rows = self._checked(vectors)
+        if not np.isfinite(rows).all():
+            raise EmbeddingError("The vectors hold values that are not finite: check the embedder that made them.")
+        self._flat.add(rows)
+        self._mirror = None
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
+        """Find the vectors with the largest inner products.
+
+        Args:
+            queries: float32, shape (m, dim).
+            k: How many for each query; fewer come back if the index holds fewer.
+
+        Returns:
+            The hits, shape (m, min(k, len(self))).
+
+        Raises:
+            DimensionMismatch: If the queries are not of this index's length.
+        """
+        rows = self._checked(queries)
+        k = min(k, len(self))
+        if k < 1 or not len(rows):
+            return Hits(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32))
+        if self.device == "cuda":
+            with self._gpu_lock:
+                scores, found = self._on_gpu().search(rows, k)
+        else:
+            scores, found = self._flat.search(rows, k)
+        return Hits(found, scores)
+
+    def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """A copy of the vectors in these rows, or of all: float32, shape (n, dim)."""
+        if rows is None:
+            return np.asarray(self._flat.reconstruct_n(0, len(self)), np.float32)
+        return np.asarray(self._flat.reconstruct_batch(np.ascontiguousarray(rows, np.int64)), np.float32)
+
+    def _checked(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise DimensionMismatch(
+                f"Vectors of shape {vectors.shape} do not fit an index of shape (n, {self.dim}): "
+                "use the embedder that the index was made with."
+            )
+        return np.ascontiguousarray(vectors, np.float32)
+
+    def _on_gpu(self) -> Any:
+        if self._mirror is None:
+            import faiss
+
+            self._resources = faiss.StandardGpuResources()
+            self._mirror = faiss.index_cpu_to_gpu(self._resources, 0, self._flat)
+        return self._mirror
+
+
+def _choose(faiss: Any, device: Device) -> Literal["cpu", "cuda"]:
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.")
+    if device == "cpu":
+        return "cpu"
+    built = hasattr(faiss, "StandardGpuResources")
+    if built and faiss.get_num_gpus() > 0:
+        return "cuda"
+    if device == "cuda":
+        problem = (
+            "it finds no GPU"
+            if built
+            else "it was built without GPU support (pip uninstall faiss-cpu; pip install faiss-gpu)"
+        )
+        raise DeviceUnavailable(f"FAISS cannot search on a GPU: {problem}. Use device='auto' to fall back to the CPU.")
+    return "cpu"
