@@ -1,0 +1,456 @@
+"""The command line: ``vivavoce VERB …``; ``--json`` prints one object per line on stdout, the rest goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from vivavoce.memory import RecordError
+from vivavoce.retrieval import RetrievalError
+from vivavoce.speech import Audio, SpeechError, Transcript
+
+from . import models
+from .errors import AgentError, ConfigError
+from .screen import Screen, hypotheses_table, passages_table
+
+app = typer.Typer(
+    name="vivavoce",
+    help="Voice assistants that know when they misheard and when to look it up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The weights: what there is, fetch it, check it.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Knowledge = Annotated[Path | None, typer.Option("--knowledge", help="A folder of documents, or an index.")]
+Thread = Annotated[str | None, typer.Option("--thread", help="Go on with this conversation; it is kept on disk.")]
+NBest = Annotated[int, typer.Option("--n-best", min=1, max=100, help="How many different hypotheses at most.")]
+
+
+@app.command()
+def ask(
+    questions: Annotated[list[str], typer.Argument(metavar="AUDIO|TEXT…", help="Recordings, or questions in quotes.")],
+    knowledge: Knowledge = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the spoken answers (WAV).")] = None,
+    thread: Thread = None,
+    no_speech: Annotated[bool, typer.Option("--no-speech", help="Answer in text only.")] = False,
+    persona: Annotated[Path | None, typer.Option(help="JSON file: who the assistant is.")] = None,
+    n_best: NBest = 5,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Answer questions one after the other, each a recording or a text."""
+    asked = [_question(question) for question in questions]
+    if out_dir is not None:
+        _folder(out_dir)
+    listens = any(isinstance(question, Audio) for question in asked)
+    with _agent(knowledge, thread, persona, n_best, device, listens=listens, speaks=not no_speech) as agent:
+        screen = Screen(out, as_json=as_json)
+        for number, (question, name) in enumerate(zip(asked, questions, strict=True), start=1):
+            screen.asked(name)
+            path = out_dir / f"{number:02d}-{_stem(question, name)}.wav" if out_dir is not None else None
+            for event in agent.events(question, thread_id=thread or "default", speak=not no_speech):
+                screen.show(event, spoken_to=path)
+
+
+@app.command()
+def chat(
+    text: Annotated[bool, typer.Option("--text", help="Type instead of speaking.")] = False,
+    knowledge: Knowledge = None,
+    thread: Thread = None,
+    persona: Annotated[Path | None, typer.Option(help="JSON file: who the assistant is.")] = None,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Talk with the assistant; an empty line or Ctrl-D ends it."""
+    if not text:
+        raise click.UsageError("Only `chat --text` is there so far; `ask AUDIO` answers recordings.")
+    with _agent(knowledge, thread, persona, 5, device, listens=False, speaks=False) as agent:
+        screen = Screen(out, as_json=as_json)
+        while line := _typed(sys.stdin.isatty()):
+            for event in agent.events(line, thread_id=thread or "default", speak=False):
+                screen.show(event)
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Documents: Markdown or text.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of the index.")],
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Index a folder of documents."""
+    from vivavoce.retrieval import is_index
+
+    from .assistant import open_knowledge
+
+    if is_index(folder):
+        raise ConfigError(f"{folder} is an index already: name the folder of the documents", stage="config")
+    with _progress() as advance:
+        models.resolve("all-minilm-l6-v2", progress=advance)
+        found = open_knowledge(
+            folder, device=_device(device), progress=lambda done, all_: advance(done, all_, "embedding")
+        )
+        found.save(out_dir)
+    _line(
+        {"index": str(out_dir), "passages": len(found), "sources": len(found.sources)},
+        as_json,
+        f"{len(found)} passages of {len(found.sources)} documents are indexed in {out_dir}",
+    )
+
+
+@app.command()
+def search(
+    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="An index, or a folder of documents.")],
+    query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Search an index."""
+    from .assistant import open_knowledge
+
+    with _progress() as advance:
+        models.resolve("all-minilm-l6-v2", progress=advance)
+    passages = open_knowledge(index_dir, device=_device(device)).search(query, k)
+    if as_json:
+        found = [
+            {"id": p.id, "text": p.text, "source": p.source, "score": p.score, "metadata": dict(p.metadata)}
+            for p in passages
+        ]
+        _line({"query": query, "passages": found}, as_json)
+    else:
+        out.print(passages_table(passages) if passages else "Nothing was found.")
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Recordings.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="NeMo manifest (JSON lines with audio_filepath).")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="JSON lines instead of the screen.")] = None,
+    n_best: NBest = 5,
+    model: Annotated[str, typer.Option(help="Whisper model: a name of `models list`, or a folder.")] = "whisper-base",
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write down what was said, as an N-best list."""
+    from vivavoce.speech import WhisperRecognizer
+    from vivavoce.speech.audio import atomic_file
+
+    named = [(str(file), file) for file in files or []] + (_manifest(manifest) if manifest else [])
+    if not named:
+        raise click.UsageError("Name a recording, or a --manifest.")
+    with _progress() as advance:
+        recognizer = WhisperRecognizer(models.resolve(model, progress=advance), device=_device(device))
+        lines = (
+            {"audio_filepath": name, **_transcript_json(_transcribed(recognizer, path, n_best, advance))}
+            for name, path in named
+        )
+        if out_file is not None:
+            with atomic_file(out_file) as file:
+                for line in lines:
+                    file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+            return
+        for line in lines:
+            _line(line, as_json, hypotheses_table(line, title=line["audio_filepath"]))
+
+
+@app.command()
+def speak(
+    text: Annotated[str, typer.Argument(help="What to say.")],
+    out_file: Annotated[Path, typer.Option("--out", help="WAV file to write.")],
+    voice: Annotated[str, typer.Option(help="Name of a built-in voice.")] = "heart",
+    as_json: Json = False,
+) -> None:
+    """Say something into a WAV file."""
+    from vivavoce.speech import HibariSynthesizer
+
+    pieces = list(HibariSynthesizer(voice).speak(text))
+    if not pieces:
+        raise ConfigError(f"There is nothing in {text!r} that can be spoken: give a sentence", stage="config")
+    audio = Audio.join(pieces)
+    audio.write(out_file)
+    _line({"path": str(out_file), "seconds": round(audio.seconds, 3)}, as_json, f"{out_file} ({audio.seconds:.1f} s)")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which weights are here, and what would run where."""
+    from .doctor import examine
+
+    for line in examine():
+        _line(line.as_json(), as_json, line.as_text())
+
+
+@app.command()
+def calibrate(
+    data: Annotated[
+        list[Path], typer.Option(help="Turns {history, turn, needs_retrieval}; JSON lines, gzipped or not.")
+    ],
+    out_file: Annotated[Path, typer.Option("--out", help="Where the read-out goes (JSON).")],
+    questions: Annotated[list[Path] | None, typer.Option(help="Questions {text} that all need documents.")] = None,
+    requests: Annotated[list[Path] | None, typer.Option(help="Requests {text, intent?} that need none.")] = None,
+    model: Annotated[str, typer.Option(help="A name of `models list`, or a folder.")] = "smollm2-135m-instruct",
+    layer: Annotated[int | None, typer.Option(help="Which hidden state; two thirds of the depth by default.")] = None,
+    limit: Annotated[int | None, typer.Option(min=50, help="At most N turns of each file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of shuffles, personas and styles.")] = 0,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train and calibrate how P(<RET>) is read from a model, on turns that say whether they needed a look-up."""
+    from .training import train_read_out
+
+    with _progress() as advance:
+        card = train_read_out(
+            data,
+            out_file,
+            questions=questions or [],
+            requests=requests or [],
+            model=model,
+            layer=layer,
+            limit=limit,
+            seed=seed,
+            device=_device(device),
+            progress=advance,
+        )
+    _line(card, as_json, json.dumps(card, indent=1))
+
+
+@models_app.command("list")
+def models_list(as_json: Json = False) -> None:
+    """List the models of the registry and whether they are here."""
+    for model in models.installed():
+        spec = model.spec
+        here = str(model.path) if model.path else None
+        line = {"name": spec.name, "kind": spec.kind, "licence": spec.licence, "path": here, "source": model.source}
+        _line(line, as_json, f"{spec.name:24} {spec.kind:10} {spec.licence:12} {here or 'not fetched'}")
+
+
+@models_app.command("fetch")
+def models_fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="All default models if none is named.")] = None,
+) -> None:
+    """Fetch models into the cache."""
+    from .assistant import ASR, EMBEDDING, LLM
+
+    with _progress() as advance:
+        for name in names or (ASR, LLM, EMBEDDING):
+            err.print(f"{name}: {models.fetch(name, progress=advance)}")
+
+
+@models_app.command("verify")
+def models_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="All fetched models if none is named.")] = None,
+) -> None:
+    """Check the weights that are here against their checksums."""
+    here = names or [model.spec.name for model in models.installed() if model.path]
+    broken = {name: problems for name in here if (problems := models.verify(name))}
+    for name in here:
+        err.print(f"{name}: {'; '.join(broken.get(name, ['good']))}")
+    if broken:
+        raise ConfigError(f"Fetch again: vivavoce models fetch {' '.join(broken)}", stage="models")
+
+
+def main() -> None:
+    """Run a command; errors become one sentence on stderr and an exit code."""
+    level = os.environ.get("VIVAVOCE_LOG", "WARNING").upper()
+    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    try:
+        code = app(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        err.print("Stopped.")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (AgentError, SpeechError, RetrievalError, RecordError, ImportError, OSError, ValueError) as error:
+        logging.getLogger(__name__).debug("traceback", exc_info=True)
+        err.print(str(error), style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _agent(
+    knowledge: Path | None,
+    thread: str | None,
+    persona: Path | None,
+    n_best: int,
+    device: str,
+    *,
+    listens: bool,
+    speaks: bool,
+) -> Iterator[Any]:
+    from .assistant import ASR, VoiceAgent
+    from .prompts import Persona
+    from .state import AnswerOptions
+
+    with _progress() as advance:
+        agent = VoiceAgent.load(
+            knowledge,
+            recognizer=ASR if listens else None,
+            synthesizer=speaks,
+            home=_home() if thread is not None else None,
+            persona=Persona.load(persona) if persona else None,
+            options=AnswerOptions(n_best=n_best),
+            device=_device(device),
+            progress=advance,
+        )
+    with agent:
+        yield agent
+
+
+def _home() -> Path:
+    from platformdirs import user_data_path
+
+    return Path(os.environ.get("VIVAVOCE_HOME") or user_data_path("vivavoce"))
+
+
+def _device(name: str) -> Any:
+    if name not in ("auto", "cpu", "cuda"):
+        raise click.UsageError(f"--device is auto, cpu or cuda, not {name!r}.")
+    return name
+
+
+def _question(text: str) -> Audio | str:
+    """A recording if there is such a file, or if it is named like one; else a question in words."""
+    path = Path(text)
+    sounds = path.suffix.lower() in {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".m4a"}
+    try:
+        is_file = path.is_file()
+    except OSError:  # a question longer than a file name may be
+        is_file = False
+    if is_file or (sounds and " " not in path.suffix):
+        return Audio.read(path, rate=16_000)
+    if not text.strip():
+        raise click.UsageError("The question is empty: give a recording or a text.")
+    return text
+
+
+def _stem(question: Audio | str, name: str) -> str:
+    if isinstance(question, Audio):
+        return Path(name).stem
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split()[:6]) or "answer"
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write answers into {path}: {error}; name another folder with --out", stage="config"
+        ) from error
+
+
+def _typed(prompting: bool) -> str:
+    if prompting:
+        err.print("[bold]you:[/bold] ", end="")
+    return sys.stdin.readline().strip()
+
+
+def _manifest(path: Path) -> list[tuple[str, Path]]:
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the manifest {path}: {error}", stage="config") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            name = json.loads(line)["audio_filepath"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f'{path}, line {number}: expected a JSON object with "audio_filepath" ({error})', stage="config"
+            ) from error
+        rows.append((str(name), path.parent / str(name)))
+    return rows
+
+
+def _transcribed(recognizer: Any, path: Path, n_best: int, advance: models.Progress) -> Transcript:
+    from vivavoce.speech.nbest import joined
+
+    seconds = Audio.length(path)
+    windows = []
+    for window in recognizer.transcribe_long(path, n_best=n_best):
+        windows.append(window)
+        if seconds > 60:
+            advance(int(window.offset + window.duration), int(seconds), path.name)
+    return joined(windows, duration=seconds, n_best=n_best)
+
+
+def _transcript_json(heard: Transcript) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "hypotheses": [
+            {"text": h.text, "log_prob": h.log_prob, "posterior": posterior, "n_tokens": h.n_tokens}
+            for h, posterior in zip(heard.hypotheses, heard.posteriors(), strict=True)
+        ],
+        "entropy": heard.entropy,
+        "no_speech_prob": heard.no_speech_prob,
+        "is_speech": heard.is_speech,
+        "language": heard.language,
+        "duration": heard.duration,
+    }
+    return line if heard.is_speech else {**line, "reason": heard.reason}
+
+
+def _line(line: dict[str, Any], as_json: bool, shown: Any = None) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    else:
+        out.print(shown)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr that appears when there is progress to show."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def advance(done: int, total: int, label: str) -> None:
+        if label not in tasks:
+            bar.start()
+            tasks[label] = bar.add_task(label, total=total or None)
+        bar.update(tasks[label], completed=done, total=total or None)
+
+    try:
+        yield advance
+    finally:
+        if tasks:
+            bar.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""The assistant: parts put together, and the doors through which one talks to it."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from langgraph.checkpoint.sqlite import SqliteSaver
+from numpy.typing import NDArray
+
+from vivavoce.memory import Record, SQLiteRecord
+from vivavoce.retrieval import Embedder, KnowledgeBase, LocalKnowledge, Passage, SentenceTransformerEmbedder, is_index
+from vivavoce.speech import (
+    Audio,
+    HibariSynthesizer,
+    Recognizer,
+    Segmenter,
+    SileroDetector,
+    SpeechEnded,
+    Synthesizer,
+    Transcript,
+    VoiceDetector,
+    WhisperRecognizer,
+)
+
+from . import graph, models
+from .concurrency import pull
+from .events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
+from .gate import Decision, Gate, TokenGate
+from .llm import ChatModel, Device, TransformersChatModel
+from .prompts import Persona
+from .readout import ReadOut
+from .state import AnswerOptions, Parts, TurnState, Walk, serializer
+
+logger = logging.getLogger(__name__)
+
+ASR, LLM, EMBEDDING = "whisper-base", "smollm2-135m-instruct", "all-minilm-l6-v2"
+"""The default models, by their names in the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question and its answer.
+
+    Attributes:
+        turn_id: Its name in the record.
+        heard: What was said, as a distribution.
+        text: The answer.
+        sources: Where it was looked up.
+        decision: Whether to look up; None if nobody spoke.
+        passages: What was found; empty if nothing was looked up.
+        audio: The answer, spoken; None without a synthesizer.
+        timings: Milliseconds by stage.
+    """
+
+    turn_id: str
+    heard: Transcript
+    text: str
+    sources: tuple[str, ...]
+    decision: Decision | None = None
+    passages: tuple[Passage, ...] = ()
+    audio: Audio | None = None
+    timings: dict[str, float] = field(default_factory=dict, hash=False)
+
+
+class VoiceAgent:
+    """A voice assistant that knows when it misheard and when to look something up.
+
+    Conversations are told apart by ``thread_id`` and go on where they ended, also after a restart. Calls from several
+    threads are safe as long as each conversation is spoken to by one at a time.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        synthesizer: Synthesizer | None = None,
+        detector: VoiceDetector | None = None,
+        checkpoints: str | Path | None = None,
+    ) -> None:
+        """Put parts together; ``VoiceAgent.load`` does it with the default ones.
+
+        Args:
+            parts: What hears, decides, looks up, answers and remembers.
+            synthesizer: What speaks; None answers in text.
+            detector: What ends an utterance in ``stream``; the default is loaded when it is needed.
+            checkpoints: SQLite file for the graph's checkpoints; None keeps them in no file.
+        """
+        self.parts = parts
+        self.synthesizer = synthesizer
+        self._detector = detector
+        self._saver: SqliteSaver | None = None
+        if checkpoints is not None:
+            connection = sqlite3.connect(str(checkpoints), check_same_thread=False)
+            self._saver = SqliteSaver(connection, serde=serializer())
+        self.graph = graph.build(self._saver)
+
+    @classmethod
+    def load(
+        cls,
+        knowledge: KnowledgeBase | str | Path | None = None,
+        *,
+        recognizer: Recognizer | str | None = ASR,
+        model: ChatModel | str = LLM,
+        gate: Gate | None = None,
+        synthesizer: Synthesizer | bool | None = True,
+        record: Record | None = None,
+        home: str | Path | None = None,
+        persona: Persona | None = None,
+        options: AnswerOptions | None = None,
+        device: Device = "auto",
+        progress: models.Progress | None = None,
+    ) -> Self:
+        """Load an assistant.
+
+        Args:
+            knowledge: A knowledge base, a folder of documents, or the folder of an index; None answers without one.
+            recognizer: A part, the name or folder of a Whisper model, or None for text only.
+            model: A part, or the name or folder of a causal language model.
+            gate: When to look up; by default P(``<RET>``) against the threshold that comes with the model.
+            synthesizer: A part; True for the built-in voice, False or None for none.
+            record: Where turns are kept; by default in `home`, or only in this process without one.
+            home: Folder for conversations and checkpoints.
+            persona: Who the assistant is.
+            options: How answers are made.
+            device: Where the models run: auto, cpu or cuda.
+            progress: Called with (done, total, label) while weights are fetched.
+
+        Raises:
+            ModelUnavailable: If weights are not here and cannot be fetched.
+            ConfigError: If a part, a name or the device cannot be used.
+            RetrievalError: If the knowledge base cannot be opened.
+        """
+        for name in (recognizer, model, None if knowledge is None else EMBEDDING):
+            if isinstance(name, str):
+                models.resolve(name, progress=progress)
+        # Each library spends its time in other code: importing torch, reading Whisper, embedding. Threads overlap them.
+        with ThreadPoolExecutor(2, thread_name_prefix="vivavoce-load") as pool:
+            listening = pool.submit(_recognizer, recognizer, device)
+            speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
+            chat = _model(model, device)
+            embedder = None if knowledge is None else default_embedder(device)
+            found = (
+                open_knowledge(knowledge, embedder, device=device) if isinstance(knowledge, str | Path) else knowledge
+            )
+            hears = listening.result()
+            speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
+        options = options or AnswerOptions()
+        if options.quote is None:
+            options = replace(options, quote=is_small(chat))
+        if home is not None:
+            Path(home).mkdir(parents=True, exist_ok=True)
+        persona = persona or Persona()
+        if isinstance(chat, TransformersChatModel):
+            chat.warm(persona.messages())
+        parts = Parts(
+            model=chat,
+            gate=gate or default_gate(chat),
+            record=record or SQLiteRecord(Path(home) / "conversations.sqlite" if home else ":memory:"),
+            recognizer=hears,
+            knowledge=found,
+            embedder=embedder,
+            persona=persona,
+            options=options,
+        )
+        return cls(parts, synthesizer=speaks, checkpoints=Path(home) / "checkpoints.sqlite" if home else None)
+
+    def ask(self, question: Audio | str, *, thread_id: str = "default", speak: bool = True) -> Turn:
+        """Ask one question and wait for the whole answer.
+
+        Args:
+            question: What was recorded, at any rate and length, or what was typed.
+            thread_id: Which conversation.
+            speak: Whether to synthesize the answer.
+        """
+        seen: dict[type, Any] = {}
+        for event in self.events(question, thread_id=thread_id, speak=speak):
+            seen[type(event)] = event
+        return Turn(
+            turn_id=seen[TurnEnded].turn_id,
+            heard=seen[Heard].transcript,
+            text=seen[Said].text,
+            sources=seen[Said].sources,
+            decision=seen[Decided].decision if Decided in seen else None,
+            passages=seen[Retrieved].passages if Retrieved in seen else (),
+            audio=seen[Spoke].audio if Spoke in seen else None,
+            timings=dict(seen[TurnEnded].timings),
+        )
+
+    def events(self, question: Audio | str, *, thread_id: str = "default", speak: bool = True) -> Iterator[Event]:
+        """Ask one question and see everything as it happens; the answer is spoken while it is still being written.
+
+        Stopping early (closing the iterator, Ctrl-C) cancels the turn; it is then not recorded.
+
+        Raises:
+            SpeechError, RetrievalError, RecordError, AgentError: What went wrong, with its stage.
+        """
+        turn_id = uuid.uuid4().hex
+        walk = Walk(self.parts, audio=question if isinstance(question, Audio) else None)
+        start: TurnState = {"turn_id": turn_id, "thread_id": thread_id}
+        if isinstance(question, str):
+            start["typed"] = question
+
+        def produce(emit: Callable[[Event], None]) -> None:
+            config: Any = {"configurable": {"thread_id": thread_id}}
+            # "exit": a checkpoint is written when the turn is finished and never in the middle of one.
+            durability: Any = {"durability": "exit"} if self._saver is not None else {}
+            for event in self.graph.stream(start, config, context=walk, stream_mode="custom", **durability):
+                emit(event)
+
+        spoken: list[Audio] = []
+        for event in pull(produce, walk.cancelled):
+            yield event
+            if isinstance(event, Saying) and speak and self.synthesizer is not None:
+                with walk.watch.measure("speak"):
+                    for piece in self.synthesizer.speak(event.text):
+                        walk.watch.mark("first_audio")
+                        spoken.append(piece)
+                        yield Speaking(piece, event.text)
+        if spoken:
+            yield Spoke(Audio.join(spoken))
+        walk.watch.mark("total")
+        logger.info("turn %s: %s", turn_id, ", ".join(f"{k} {v:.0f}" for k, v in walk.watch.timings.items()))
+        yield TurnEnded(turn_id, walk.watch.timings)
+
+    def stream(
+        self, frames: Iterable[NDArray[np.float32]], *, thread_id: str = "default", speak: bool = True
+    ) -> Iterator[Event]:
+        """Listen to frames and answer every utterance in them.
+
+        Args:
+            frames: float32, mono, 16 kHz, [-1, 1], shape (512,) each, as ``vivavoce.speech.frames`` makes them.
+            thread_id: Which conversation.
+            speak: Whether to synthesize the answers.
+        """
+        for event in Segmenter(self._detector or SileroDetector()).walk(frames):
+            if isinstance(event, SpeechEnded):
+                yield from self.events(event.audio, thread_id=thread_id, speak=speak)
+
+    def close(self) -> None:
+        """Close the files of record and checkpoints."""
+        if self._saver is not None:
+            self._saver.conn.close()
+        if isinstance(self.parts.record, SQLiteRecord):
+            self.parts.record.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def default_embedder(device: Device = "auto") -> Embedder:
+    """The embedder that indexes are made with unless another is given."""
+    return SentenceTransformerEmbedder(models.resolve(EMBEDDING), device=device)
+
+
+def open_knowledge(
+    path: str | Path,
+    embedder: Embedder | None = None,
+    *,
+    device: Device = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> LocalKnowledge:
+    """Open an index, or index a folder of documents in memory.
+
+    Args:
+        path: A folder.
+        embedder: What the index is made with; by default the default one.
+        device: Where vectors are made and searched.
+        progress: Called with passages embedded so far and in all.
+
+    Raises:
+        RetrievalError: If the folder is neither.
+    """
+    embedder = embedder or default_embedder(device)
+    if is_index(path):
+        return LocalKnowledge.open(path, embedder, device=device)
+    return LocalKnowledge.from_folder(path, embedder, device=device, progress=progress)
+
+
+def default_gate(model: ChatModel) -> Gate:
+    """P(``<RET>``) against the threshold fitted for the model, or one half for a model without a trained read-out."""
+    read_out = getattr(model, "read_out", None)
+    return TokenGate(read_out.threshold if isinstance(read_out, ReadOut) else 0.5)
+
+
+def is_small(model: ChatModel) -> bool:
+    """Whether a model has under a billion parameters; such a model answers look-ups by quoting."""
+    inner = getattr(model, "model", None)
+    return inner is not None and sum(parameter.numel() for parameter in inner.parameters()) < 1e9
+
+
+def _recognizer(part: Recognizer | str | None, device: Device) -> Recognizer | None:
+    return WhisperRecognizer(models.resolve(part), device=device) if isinstance(part, str) else part
+
+
+def _model(part: ChatModel | str, device: Device) -> ChatModel:
+    if not isinstance(part, str):
+        return part
+    folder = models.resolve(part)
+    return TransformersChatModel(folder, read_out=ReadOut.shipped(part), device=device)

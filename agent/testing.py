@@ -1,0 +1,125 @@
+"""For authors of models and gates: tiny ones that are scripted, and the contracts that all of them keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from vivavoce.speech import Hypothesis, Transcript
+
+from .errors import GenerationError
+from .gate import Decision, Gate
+from .llm import ChatModel, FirstToken
+from .prompts import SENTINEL, Message
+
+
+class ScriptedModel:
+    """A chat model that answers by a table: what the user said last decides.
+
+    Args:
+        answers: What is said to each turn of the user; other turns are repeated back.
+        lookups: Turns for which P(``<RET>``) is 0.9 instead of 0.1.
+    """
+
+    def __init__(self, answers: Mapping[str, str] | None = None, lookups: Sequence[str] = ()) -> None:
+        self.name = "scripted"
+        self.answers = dict(answers or {})
+        self.lookups = frozenset(lookups)
+        self.prompts: list[list[Message]] = []
+
+    def begin(self, messages: Sequence[Message]) -> ScriptedGeneration:
+        """Look the last message up in the table."""
+        if not messages:
+            raise GenerationError("A prompt needs at least one message", stage="answer")
+        self.prompts.append(list(messages))
+        return ScriptedGeneration(self, messages)
+
+
+class ScriptedGeneration:
+    """An answer of a ``ScriptedModel``, written word by word."""
+
+    def __init__(self, model: ScriptedModel, messages: Sequence[Message]) -> None:
+        said = messages[-1]["content"]
+        self._model = model
+        self._answer: str | None = model.answers.get(said, said)
+        self.first = FirstToken(0.9 if said in model.lookups else 0.1)
+        self.prefilled = sum(len(message["content"].split()) for message in messages)
+
+    def extend(self, messages: Sequence[Message]) -> None:
+        """Answer the last of these messages instead; by the table, or with its first fact."""
+        said = messages[-1]["content"]
+        facts = [line.removeprefix("- ") for line in said.splitlines() if line.startswith("- ")]
+        self._answer = self._model.answers.get(said, facts[-1] if facts else said)
+        self.prefilled += sum(len(message["content"].split()) for message in messages)
+
+    def stream(self, max_tokens: int = 96) -> Iterator[str]:
+        """One word at a time."""
+        if self._answer is None:
+            raise GenerationError("This generation is closed: begin another one", stage="answer")
+        for number, word in enumerate(self._answer.split()[:max_tokens]):
+            yield word if number == 0 else f" {word}"
+
+    def close(self) -> None:
+        """Let go."""
+        self._answer = None
+
+
+def check_chat_model(model: ChatModel) -> None:
+    """Hold a model against its contract.
+
+    Raises:
+        AssertionError: With the sentence that it breaks.
+    """
+    assert model.name, "a model has a name"
+    prompt: list[Message] = [
+        {"role": "system", "content": "You are brief."},
+        {"role": "user", "content": "Say hello <RET> to Anna."},
+    ]
+    generation = model.begin(prompt)
+    first = generation.first
+    assert 0 <= first.ret_probability <= 1, f"P(<RET>) is a probability, not {first.ret_probability}"
+    answer = "".join(generation.stream(12))
+    assert SENTINEL not in answer, "the sentinel is never among the pieces"
+    generation.close()
+    generation.close()
+    again = model.begin(prompt)
+    assert "".join(again.stream(12)) == answer, "the same prompt gives the same answer"
+    again.close()
+    one, other = model.begin(prompt), model.begin([*prompt[:1], {"role": "user", "content": "What is two plus two?"}])
+    before = one.prefilled
+    one.extend([{"role": "assistant", "content": "Wait."}, {"role": "user", "content": "- Anna is here.\nGo on."}])
+    assert one.prefilled >= before, "`prefilled` counts up"
+    "".join(other.stream(3))
+    assert isinstance("".join(one.stream(3)), str), "two generations may live at once"
+    one.close()
+    other.close()
+    try:
+        list(one.stream(1))
+    except GenerationError:
+        pass
+    else:
+        raise AssertionError("a closed generation refuses to go on")
+    try:
+        model.begin([])
+    except GenerationError:
+        pass
+    else:
+        raise AssertionError("an empty prompt is refused")
+
+
+def check_gate(gate: Gate) -> None:
+    """Hold a gate against its contract.
+
+    Raises:
+        AssertionError: With the sentence that it breaks.
+    """
+    assert gate.name, "a gate has a name"
+    heard = Transcript((Hypothesis("when do you open", -1.0, 5),), "en", 0.0, 1.0)
+    decisions = []
+    for probability in (0.0, 0.25, 0.5, 0.75, 1.0):
+        decision = gate.decide(FirstToken(probability), heard)
+        assert isinstance(decision, Decision), "a gate returns a Decision"
+        assert 0 <= decision.probability <= 1, "its probability is one"
+        assert decision.gate == gate.name, "it signs with its name"
+        assert decision.reason, "it gives a reason"
+        decisions.append(decision.retrieve)
+    assert decisions == sorted(decisions), "a more probable <RET> is never a reason against looking up"

@@ -1,0 +1,227 @@
+"""Trains what reads a model: so far, how P(<RET>) is read out of a frozen one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import models
+from .errors import ConfigError
+from .llm import Device, TransformersChatModel
+from .prompts import Message, Persona
+from .readout import ReadOut
+
+_PERSONAS = (
+    Persona(),
+    Persona("You are a helpful assistant that speaks with people on the phone. Be brief.", ()),
+    Persona(
+        "You are the voice assistant of a hotel. Keep your answers short and friendly.",
+        (
+            ("Good evening.", "Good evening! What can I do for you?"),
+            ("I'd like a taxi to the station at 5.", "A taxi to the station at 5, I will arrange that."),
+        ),
+    ),
+    Persona(
+        "You are the friendly voice assistant of a shop. You chat with customers in one short sentence.",
+        (
+            ("Hi, good morning!", "Good morning! What can I get for you?"),
+            ("I'd like two of the small ones, please.", "Two small ones, coming right up."),
+            ("Make it three.", "Three it is."),
+            ("That's all, thanks.", "You're welcome!"),
+            ("Who are you?", "I'm the voice of this shop."),
+        ),
+    ),
+)
+"""The reader must not depend on one persona's prompt, so it is trained under several."""
+
+_HELD_OUT = 0.2
+"""Half of it calibrates, half of it is reported."""
+_REGULARISATION = 3e-5
+"""C of the logistic regression. Strong shrinkage is what carries over to other domains: on the coffee house's own
+turns, which are never trained on, AUROC falls from 0.97 at 3e-5 to 0.96 at 1e-3."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledTurn:
+    """A user's turn and whether it needs documents.
+
+    Attributes:
+        messages: The turn, and the turns before it, in a chat.
+        needs_retrieval: The label.
+    """
+
+    messages: tuple[Message, ...]
+    needs_retrieval: bool
+
+
+def train_read_out(
+    dialogues: Sequence[Path],
+    out: Path,
+    *,
+    questions: Sequence[Path] = (),
+    requests: Sequence[Path] = (),
+    model: str,
+    layer: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    progress: models.Progress | None = None,
+) -> dict[str, Any]:
+    """Fit a logistic reader of one hidden state, and calibrate it on turns that the fit did not see.
+
+    Half of the turns are written as a recogniser without punctuation would: lower case, no marks.
+
+    Args:
+        dialogues: Files of turns ``{history, turn, needs_retrieval}``, one JSON object a line, gzipped or not.
+        out: Where the reader goes, with its card.
+        questions: Files of questions ``{text}`` that all need documents.
+        requests: Files of requests ``{text}`` that need none.
+        model: Name of the registry, or folder.
+        layer: Which hidden state; by default the one at two thirds of the depth.
+        limit: At most so many turns of each file, drawn at random.
+        seed: Of shuffles, personas and styles.
+        device: Where the model runs.
+        progress: Called with turns read so far and in all.
+
+    Returns:
+        The card: data, settings, and figures on a tenth that neither the fit nor the calibration saw.
+
+    Raises:
+        ConfigError: If a file has another form, or holds one label only.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score, roc_auc_score
+    from sklearn.preprocessing import StandardScaler
+
+    rng = random.Random(seed)
+    sources = [_dialogues(path) for path in dialogues] + [_plain(path, True) for path in questions]
+    sources += [_plain(path, False) for path in requests]
+    turns = [turn for source in sources for turn in _sampled(source, limit, rng)]
+    rng.shuffle(turns)
+    labels = np.array([turn.needs_retrieval for turn in turns])
+    if len(turns) < 50 or labels.all() or not labels.any():
+        raise ConfigError(
+            f"{len(turns)} turns, {labels.sum()} of which need a look-up: give at least 50 of both kinds",
+            stage="calibrate",
+        )
+    chat = TransformersChatModel(models.resolve(model), device=device)
+    depth = int(chat.model.config.num_hidden_layers)
+    layer = round(depth * 2 / 3) if layer is None else layer
+    if not 0 <= layer <= depth:
+        raise ConfigError(f"layer must be 0 to {depth}, not {layer}", stage="calibrate")
+    prompts = [
+        rng.choice(_PERSONAS).messages() + [_styled(message, plain) for message in turn.messages]
+        for turn in turns
+        for plain in (rng.random() < 0.5,)
+    ]
+    states = _states(chat, prompts, layer, progress)
+    cut, end = round(len(turns) * (1 - _HELD_OUT)), round(len(turns) * (1 - _HELD_OUT / 2))
+    scaler = StandardScaler().fit(states[:cut])
+    fitted = LogisticRegression(C=_REGULARISATION, max_iter=3000).fit(scaler.transform(states[:cut]), labels[:cut])
+    # The standardisation is folded into the weights: w·(x - mean)/scale + b = (w/scale)·x + (b - (w/scale)·mean).
+    weights = fitted.coef_[0] / scaler.scale_
+    slope, bias = _platt(states[cut:end] @ weights, labels[cut:end])
+    weights = (slope * weights).astype(np.float32)
+    reader = ReadOut(Path(model).name, layer, weights, bias)
+    scored = np.array([reader.probability(state) for state in states[end:]])
+    held = labels[end:]
+    card = {
+        "what": "logistic reader of P(<RET>) from one hidden state of a frozen model",
+        "data": [path.name for path in (*dialogues, *questions, *requests)],
+        "turns": {
+            "fitted": cut,
+            "calibrated": end - cut,
+            "held_out": len(turns) - end,
+            "need_retrieval": int(labels.sum()),
+        },
+        "settings": {"layer": layer, "C": _REGULARISATION, "seed": seed, "limit": limit},
+        "held_out": {
+            "auroc": round(float(roc_auc_score(held, scored)), 4),
+            "f1": round(float(f1_score(held, scored >= reader.threshold)), 4),
+            "accuracy": round(float(((scored >= reader.threshold) == held).mean()), 4),
+        },
+    }
+    reader.save(out, card)
+    return card
+
+
+def _platt(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and offset that turn scores into calibrated log-odds (Platt 1999), fitted on turns that were held out."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=1e6, class_weight="balanced").fit(scores[:, None], labels)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def _states(
+    chat: TransformersChatModel, prompts: Sequence[list[Message]], layer: int, progress: models.Progress | None
+) -> NDArray[np.float32]:
+    """The state that predicts the first token of each answer; float32, shape (n, hidden_size).
+
+    Prompts of one persona begin alike, and the model's idle streams read that beginning once.
+    """
+    rows = []
+    for number, prompt in enumerate(prompts, start=1):
+        generation = chat.begin(prompt)
+        rows.append(generation.state(layer))
+        generation.close()
+        if progress is not None:
+            progress(number, len(prompts), "reading turns")
+    return np.stack(rows)
+
+
+def _sampled(turns: Iterator[LabelledTurn], limit: int | None, rng: random.Random) -> list[LabelledTurn]:
+    listed = list(turns)
+    rng.shuffle(listed)
+    return listed[:limit]
+
+
+def _dialogues(path: Path) -> Iterator[LabelledTurn]:
+    for number, row in _rows(path):
+        try:
+            messages = [*row["history"][-4:], row["turn"]]
+            chat = tuple(Message(role=message["role"], content=message["text"]) for message in messages)
+            yield LabelledTurn(chat, bool(row["needs_retrieval"]))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path}, line {number}: expected history, turn and needs_retrieval ({error!r} is missing)",
+                stage="calibrate",
+            ) from error
+
+
+def _plain(path: Path, needs_retrieval: bool) -> Iterator[LabelledTurn]:
+    for number, row in _rows(path):
+        if not isinstance(row, dict) or "text" not in row:
+            raise ConfigError(f'{path}, line {number}: expected an object with "text"', stage="calibrate")
+        if not needs_retrieval and _ASKS.search(str(row.get("intent", ""))):
+            continue
+        yield LabelledTurn(({"role": "user", "content": str(row["text"])},), needs_retrieval)
+
+
+_ASKS = re.compile(r"query|qa_|weather|news|datetime|recommendation|traffic|recipe|play_")
+"""Intents that ask for information (or name a work, which reads like it): whether they need documents depends."""
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, json.loads(line)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Cannot read {path}: {error}", stage="calibrate") from error
+
+
+def _styled(message: Message, plain: bool) -> Message:
+    if not plain or message["role"] != "user":
+        return message
+    return {"role": "user", "content": re.sub(r"[^\w\s']", "", message["content"].lower())}
