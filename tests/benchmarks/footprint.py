@@ -1,0 +1,45 @@
+"""How long the default models take to load from a warm cache, and how much memory a spoken turn needs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from tables import Table
+
+HERE = Path(__file__).parents[2] / "examples" / "coffeehouse"
+CHILD = """
+import json, resource, sys, time
+begin = time.perf_counter()
+from vivavoce.agent import VoiceAgent
+from vivavoce.speech import Audio
+agent = VoiceAgent.load(sys.argv[1])
+ready = time.perf_counter() - begin
+turn = agent.ask(Audio.read(sys.argv[2], rate=16_000))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"ready": ready, "first turn": turn.timings["total_ms"] / 1000, "peak": peak / 1e6}))
+"""
+
+
+def run(limit: int | None = None) -> Table:
+    question = next((HERE / "questions").glob("2-*.flac"))
+    runs = []
+    for _ in range(min(limit or 3, 3)):
+        command = [sys.executable, "-c", CHILD, str(HERE / "handbook"), str(question)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    row = {
+        "processes": len(runs),
+        "imported, loaded, handbook indexed: s": statistics.median(run["ready"] for run in runs),
+        "first turn s": statistics.median(run["first turn"] for run in runs),
+        "peak memory GB": statistics.median(run["peak"] for run in runs),
+    }
+    return Table(
+        "Load time and memory",
+        "python tests/benchmarks/run.py --only footprint",
+        [row],
+        "A fresh process each, weights in the cache. The time begins before the first import.",
+    )
