@@ -1,4 +1,5 @@
 # Six targets: install, format, check, test, bench, demo. Each makes what it needs first.
+# make bench MANIFESTS="A/manifest.jsonl B/manifest.jsonl" measures recognition on recordings of your own.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +36,7 @@ test: install
 
 bench: install
 	$(BIN)/vivavoce models fetch
-	$(BIN)/python tests/benchmarks/run.py --out BENCHMARKS.md
+	$(BIN)/python tests/benchmarks/run.py --out BENCHMARKS.md $(if $(MANIFESTS),--manifest $(MANIFESTS))
 
 demo: install
 	$(BIN)/vivavoce models fetch

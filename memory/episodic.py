@@ -65,8 +65,8 @@ class Record(Protocol):
 class SQLiteRecord:
     """A record in one SQLite file, safe for several threads and processes.
 
-    Every turn is committed, with the file synced, before ``remember`` returns: a power cut or ``kill -9`` loses the turn
-    that was under way and none before it.
+    Every turn is committed, with the file synced, before ``remember`` returns: a power cut or ``kill -9`` loses the
+    turn that was under way and none before it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -87,7 +87,7 @@ class SQLiteRecord:
             self._connection = sqlite3.connect(self.path, check_same_thread=False, timeout=10, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise RecordError(
-                f"Cannot open the record of conversations at {path}: {error}. Name a file in a folder that can be written",
+                f"Cannot open the record of conversations at {path}: {error}. Name a file that can be written",
                 stage="open",
             ) from error
         try:
@@ -132,7 +132,10 @@ class SQLiteRecord:
                 "ORDER BY number DESC LIMIT ?",
                 (thread_id, last),
             ).fetchall()
-        return tuple(Episode(*row[:5], details=json.loads(row[5])) for row in reversed(rows))
+        return tuple(
+            Episode(turn, thread, heard, said, at, json.loads(details))
+            for turn, thread, heard, said, at, details in rows[::-1]
+        )
 
     def threads(self) -> tuple[str, ...]:
         """Every conversation, the one spoken in last first."""
@@ -154,8 +157,9 @@ class SQLiteRecord:
         self.close()
 
     def _prepare(self) -> None:
-        mine = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        # In this order: whoever makes the tables at this moment commits them together with the mark.
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        mine = self._connection.execute("PRAGMA application_id").fetchone()[0]
         if tables and mine != _APPLICATION:
             raise RecordCorrupt(
                 f"{self.path} is a database of another program: name another file for the record", stage="open"
@@ -166,12 +170,16 @@ class SQLiteRecord:
                 f"{self.path} was written by a newer vivavoce (format {version}, this one reads {_VERSION}): upgrade",
                 stage="open",
             )
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            # Another process opens the new file at this moment and makes the same switch; this one need not wait.
         self._connection.execute("PRAGMA synchronous = FULL")
         if not tables:
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};{_SCHEMA}COMMIT;"
-            )
+            marks = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
+            self._connection.executescript(f"BEGIN IMMEDIATE; {marks}{_SCHEMA}COMMIT;")
 
     @contextmanager
     def _translated(self, stage: str) -> Iterator[None]:
@@ -183,6 +191,8 @@ class SQLiteRecord:
                     f"{self.path} is being written by another process", stage=stage, retryable=True
                 ) from error
             raise RecordError(f"{self.path}: {error}", stage=stage) from error
+        except sqlite3.ProgrammingError as error:
+            raise RecordError(f"{self.path} is closed ({error}): open the record again", stage=stage) from error
         except sqlite3.DatabaseError as error:
             raise RecordCorrupt(
                 f"{self.path} is no record of conversations, or is damaged ({error}): move it away, or restore a copy",

@@ -23,7 +23,8 @@ def main() -> None:
     synthesizer = HibariSynthesizer(VOICE)
     rows = [json.loads(line) for line in (HERE / "questions" / "manifest.jsonl").read_text().splitlines()]
     for number, row in enumerate(row for row in rows if row["kind"] != "order"):
-        spoken = Audio.join([Audio.silence(0.3), Audio.join(synthesizer.speak(row["text"])).resampled(16_000), Audio.silence(0.3)])
+        voice = Audio.join(synthesizer.speak(row["text"])).resampled(16_000)
+        spoken = Audio.join([Audio.silence(0.3), voice, Audio.silence(0.3)])
         # Another stretch of the noise for every question.
         mixed = spoken.mixed_with(noise.slice(10.0 * number), SNR_DB)
         mixed.write(HERE / "questions" / row["audio_filepath"])
