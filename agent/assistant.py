@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,7 +38,7 @@ from .gate import Decision, Gate, TokenGate
 from .llm import ChatModel, Device, TransformersChatModel
 from .prompts import Persona
 from .readout import ReadOut
-from .state import AnswerOptions, Parts, TurnState, Walk, serializer
+from .state import AnswerOptions, Parts, Stopwatch, TurnState, Walk, serializer
 
 logger = logging.getLogger(__name__)
 
@@ -208,22 +209,19 @@ class VoiceAgent:
         if isinstance(question, str):
             start["typed"] = question
 
-        def produce(emit: Callable[[Event], None]) -> None:
-            config: Any = {"configurable": {"thread_id": thread_id}}
-            # "exit": a checkpoint is written when the turn is finished and never in the middle of one.
-            durability: Any = {"durability": "exit"} if self._saver is not None else {}
-            for event in self.graph.stream(start, config, context=walk, stream_mode="custom", **durability):
-                emit(event)
-
         spoken: list[Audio] = []
-        for event in pull(produce, walk.cancelled):
-            yield event
-            if isinstance(event, Saying) and speak and self.synthesizer is not None:
-                with walk.watch.measure("speak"):
-                    for piece in self.synthesizer.speak(event.text):
-                        walk.watch.mark("first_audio")
+        try:
+            for event in pull(partial(self._run, start, walk), walk.cancelled):
+                yield event
+                if isinstance(event, Said):
+                    walk.delivered.set()
+                elif isinstance(event, Saying) and speak:
+                    for piece in self._aloud(event.text, walk.watch):
                         spoken.append(piece)
                         yield Speaking(piece, event.text)
+        finally:
+            walk.cancelled.set()
+            walk.delivered.set()
         if spoken:
             yield Spoke(Audio.join(spoken))
         walk.watch.mark("total")
@@ -243,6 +241,27 @@ class VoiceAgent:
         for event in Segmenter(self._detector or SileroDetector()).walk(frames):
             if isinstance(event, SpeechEnded):
                 yield from self.events(event.audio, thread_id=thread_id, speak=speak)
+
+    def _run(self, start: TurnState, walk: Walk, emit: Callable[[Event], None]) -> None:
+        """Walk through the graph, in the thread of `pull`."""
+        config: Any = {"configurable": {"thread_id": start["thread_id"]}}
+        # "exit": one checkpoint when the walk ends, instead of one after every step.
+        durability: Any = {"durability": "exit"} if self._saver is not None else {}
+        for event in self.graph.stream(start, config, context=walk, stream_mode="custom", **durability):
+            emit(event)
+            if isinstance(event, Said):
+                # The graph stands still until the answer was taken: one that nobody waited for is not recorded.
+                walk.delivered.wait()
+                if walk.cancelled.is_set():
+                    return
+
+    def _aloud(self, sentence: str, watch: Stopwatch) -> Iterator[Audio]:
+        if self.synthesizer is None:
+            return
+        with watch.measure("speak"):
+            for piece in self.synthesizer.speak(sentence):
+                watch.mark("first_audio")
+                yield piece
 
     def close(self) -> None:
         """Close the files of record and checkpoints."""

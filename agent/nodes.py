@@ -62,7 +62,8 @@ def decide(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
         decision = parts.gate.decide(walk.generation.first, state["heard"])
     _check(walk)
     runtime.stream_writer(Decided(decision))
-    return {"decision": decision}
+    # A checkpoint brings back the whole state of the turn before; what that one looked up is no answer to this one.
+    return {"decision": decision, "passages": None}
 
 
 def wants_retrieval(state: TurnState, runtime: Runtime[Walk]) -> bool:

@@ -29,7 +29,7 @@ class TurnState(TypedDict, total=False):
     typed: str
     heard: Transcript
     decision: Decision
-    passages: tuple[Passage, ...]
+    passages: tuple[Passage, ...] | None
     said: Said
 
 
@@ -91,12 +91,13 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Time a block as ``<stage>_ms``."""
+        """Time a block as ``<stage>_ms``; several blocks of a stage are added up."""
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self.timings[f"{stage}_ms"] = 1000 * (time.perf_counter() - begin)
+            spent = 1000 * (time.perf_counter() - begin)
+            self.timings[f"{stage}_ms"] = self.timings.get(f"{stage}_ms", 0.0) + spent
 
     def mark(self, moment: str) -> None:
         """Note, once, how long after the beginning something happened, as ``<moment>_ms``."""
@@ -112,3 +113,4 @@ class Walk:
     generation: Generation | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    delivered: threading.Event = field(default_factory=threading.Event)
