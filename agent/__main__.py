@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -24,6 +24,9 @@ from vivavoce.speech import Audio, SpeechError, Transcript
 from . import models
 from .errors import AgentError, ConfigError
 from .screen import Screen, hypotheses_table, passages_table
+
+# Typer brings its own click, or takes one that is installed, by its version; this is the base of its errors in both.
+_WrongUsage: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="vivavoce",
@@ -43,6 +46,19 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda."
 Knowledge = Annotated[Path | None, typer.Option("--knowledge", help="A folder of documents, or an index.")]
 Thread = Annotated[str | None, typer.Option("--thread", help="Go on with this conversation; it is kept on disk.")]
 NBest = Annotated[int, typer.Option("--n-best", min=1, max=100, help="How many different hypotheses at most.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"vivavoce {metadata.version('vivavoce')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Voice assistants that know when they misheard and when to look it up."""
 
 
 @app.command()
@@ -82,7 +98,7 @@ def chat(
 ) -> None:
     """Talk with the assistant; an empty line or Ctrl-D ends it."""
     if not text:
-        raise click.UsageError("Only `chat --text` is there so far; `ask AUDIO` answers recordings.")
+        raise typer.BadParameter("Only `chat --text` is there so far; `ask AUDIO` answers recordings.")
     with _agent(knowledge, thread, persona, 5, device, listens=False, speaks=False) as agent:
         screen = Screen(out, as_json=as_json)
         while line := _typed(sys.stdin.isatty()):
@@ -157,7 +173,7 @@ def transcribe(
 
     named = [(str(file), file) for file in files or []] + (_manifest(manifest) if manifest else [])
     if not named:
-        raise click.UsageError("Name a recording, or a --manifest.")
+        raise typer.BadParameter("Name a recording, or a --manifest.")
     with _progress() as advance:
         recognizer = WhisperRecognizer(models.resolve(model, progress=advance), device=_device(device))
         lines = (
@@ -275,15 +291,12 @@ def main() -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
     try:
         code = app(standalone_mode=False)
-    except click.UsageError as error:
+    except _WrongUsage as error:
         error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         err.print("Stopped.")
         sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -332,22 +345,24 @@ def _home() -> Path:
 
 def _device(name: str) -> Any:
     if name not in ("auto", "cpu", "cuda"):
-        raise click.UsageError(f"--device is auto, cpu or cuda, not {name!r}.")
+        raise typer.BadParameter(f"--device is auto, cpu or cuda, not {name!r}.")
     return name
 
 
 def _question(text: str) -> Audio | str:
     """A recording if there is such a file, or if it is named like one; else a question in words."""
+    if not text.strip():
+        raise typer.BadParameter("The question is empty: give a recording or a text.")
     path = Path(text)
     sounds = path.suffix.lower() in {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".m4a"}
     try:
-        is_file = path.is_file()
+        is_file, is_folder = path.is_file(), path.is_dir()
     except OSError:  # a question longer than a file name may be
-        is_file = False
+        is_file = is_folder = False
+    if is_folder:
+        raise typer.BadParameter(f"{text} is a folder: name the recordings in it.")
     if is_file or (sounds and " " not in path.suffix):
         return Audio.read(path, rate=16_000)
-    if not text.strip():
-        raise click.UsageError("The question is empty: give a recording or a text.")
     return text
 
 

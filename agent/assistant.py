@@ -111,6 +111,7 @@ class VoiceAgent:
         recognizer: Recognizer | str | None = ASR,
         model: ChatModel | str = LLM,
         gate: Gate | None = None,
+        embedder: Embedder | None = None,
         synthesizer: Synthesizer | bool | None = True,
         record: Record | None = None,
         home: str | Path | None = None,
@@ -126,6 +127,7 @@ class VoiceAgent:
             recognizer: A part, the name or folder of a Whisper model, or None for text only.
             model: A part, or the name or folder of a causal language model.
             gate: When to look up; by default P(``<RET>``) against the threshold that comes with the model.
+            embedder: What documents are indexed with, and what compares sentences when answers are quoted.
             synthesizer: A part; True for the built-in voice, False or None for none.
             record: Where turns are kept; by default in `home`, or only in this process without one.
             home: Folder for conversations and checkpoints.
@@ -147,15 +149,17 @@ class VoiceAgent:
             listening = pool.submit(_recognizer, recognizer, device)
             speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
             chat = _model(model, device)
-            embedder = None if knowledge is None else default_embedder(device)
+            options = options or AnswerOptions()
+            if options.quote is None:
+                options = replace(options, quote=is_small(chat))
+            indexed = isinstance(knowledge, str | Path)
+            if embedder is None and knowledge is not None and (indexed or options.quote):
+                embedder = default_embedder(device)
             found = (
                 open_knowledge(knowledge, embedder, device=device) if isinstance(knowledge, str | Path) else knowledge
             )
             hears = listening.result()
             speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
-        options = options or AnswerOptions()
-        if options.quote is None:
-            options = replace(options, quote=is_small(chat))
         if home is not None:
             Path(home).mkdir(parents=True, exist_ok=True)
         persona = persona or Persona()
@@ -210,8 +214,9 @@ class VoiceAgent:
             start["typed"] = question
 
         spoken: list[Audio] = []
+        happening = pull(partial(self._run, start, walk), walk.cancelled)
         try:
-            for event in pull(partial(self._run, start, walk), walk.cancelled):
+            for event in happening:
                 yield event
                 if isinstance(event, Said):
                     walk.delivered.set()
@@ -222,6 +227,7 @@ class VoiceAgent:
         finally:
             walk.cancelled.set()
             walk.delivered.set()
+            happening.close()
         if spoken:
             yield Spoke(Audio.join(spoken))
         walk.watch.mark("total")
@@ -247,13 +253,17 @@ class VoiceAgent:
         config: Any = {"configurable": {"thread_id": start["thread_id"]}}
         # "exit": one checkpoint when the walk ends, instead of one after every step.
         durability: Any = {"durability": "exit"} if self._saver is not None else {}
-        for event in self.graph.stream(start, config, context=walk, stream_mode="custom", **durability):
-            emit(event)
-            if isinstance(event, Said):
-                # The graph stands still until the answer was taken: one that nobody waited for is not recorded.
-                walk.delivered.wait()
-                if walk.cancelled.is_set():
-                    return
+        try:
+            for event in self.graph.stream(start, config, context=walk, stream_mode="custom", **durability):
+                emit(event)
+                if isinstance(event, Said):
+                    # The graph stands still until the answer was taken: one that nobody waited for is not recorded.
+                    walk.delivered.wait()
+                    if walk.cancelled.is_set():
+                        return
+        finally:
+            if walk.generation is not None:  # still open if the walk broke off before the answer
+                walk.generation.close()
 
     def _aloud(self, sentence: str, watch: Stopwatch) -> Iterator[Audio]:
         if self.synthesizer is None:

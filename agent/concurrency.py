@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ class _End:
         self.error = error
 
 
-def pull(produce: Callable[[Callable[[T], None]], None], cancelled: threading.Event) -> Iterator[T]:
+def pull(produce: Callable[[Callable[[T], None]], None], cancelled: threading.Event) -> Generator[T, None, None]:
     """Run a producer in a thread of its own and yield what it emits, as it emits it.
 
     The consumer's work (synthesis, playback) overlaps the producer's. If the consumer stops early, by an exception such

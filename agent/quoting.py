@@ -82,7 +82,7 @@ def quote(
         return Said(DONT_KNOW)
     asked = embedder.embed([heard.text], kind="query")[0]
     # Under its headings a sentence such as "It opens at 9." says what it is about.
-    told = embedder.embed([f"{passage.breadcrumb}. {sentence}" for passage, sentence in found], kind="passage")
+    told = embedder.embed([_in_context(passage, sentence) for passage, sentence in found], kind="passage")
     scores = told @ asked
     best = np.argsort(-scores, kind="stable")[: options.candidates]
     best = best[scores[best] >= options.threshold]
@@ -95,6 +95,10 @@ def quote(
     passage = found[top][0]
     said = [i for i in sorted(best) if found[i][0] is passage and scores[i] >= scores[top] - options.tie]
     return Said(" ".join(found[i][1] for i in said), (passage.source,))
+
+
+def _in_context(passage: Passage, sentence: str) -> str:
+    return f"{passage.breadcrumb}. {sentence}" if passage.breadcrumb else sentence
 
 
 _MARKS = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")

@@ -8,7 +8,7 @@ from vivavoce.speech import Hypothesis, Transcript
 
 from .errors import GenerationError
 from .gate import Decision, Gate
-from .llm import ChatModel, FirstToken
+from .llm import ChatModel, FirstToken, without_sentinel
 from .prompts import SENTINEL, Message
 
 
@@ -55,8 +55,8 @@ class ScriptedGeneration:
         """One word at a time."""
         if self._answer is None:
             raise GenerationError("This generation is closed: begin another one", stage="answer")
-        for number, word in enumerate(self._answer.split()[:max_tokens]):
-            yield word if number == 0 else f" {word}"
+        words = self._answer.split()[:max_tokens]
+        yield from without_sentinel(word if number == 0 else f" {word}" for number, word in enumerate(words))
 
     def close(self) -> None:
         """Let go."""

@@ -106,7 +106,8 @@ def train_read_out(
     sources = [_dialogues(path) for path in dialogues] + [_plain(path, True) for path in questions]
     sources += [_plain(path, False) for path in requests]
     turns = [turn for source in sources for turn in _sampled(source, limit, rng)]
-    rng.shuffle(turns)
+    turns = _in_dialogues(turns, rng)
+    fitted_n, calibrated_n = _split(turns, rng)
     labels = np.array([turn.needs_retrieval for turn in turns])
     if len(turns) < 50 or labels.all() or not labels.any():
         raise ConfigError(
@@ -124,7 +125,7 @@ def train_read_out(
         for plain in (rng.random() < 0.5,)
     ]
     states = _states(chat, prompts, layer, progress)
-    cut, end = round(len(turns) * (1 - _HELD_OUT)), round(len(turns) * (1 - _HELD_OUT / 2))
+    cut, end = fitted_n, fitted_n + calibrated_n
     scaler = StandardScaler().fit(states[:cut])
     fitted = LogisticRegression(C=_REGULARISATION, max_iter=3000).fit(scaler.transform(states[:cut]), labels[:cut])
     # The standardisation is folded into the weights: w·(x - mean)/scale + b = (w/scale)·x + (b - (w/scale)·mean).
@@ -177,6 +178,32 @@ def _states(
         if progress is not None:
             progress(number, len(prompts), "reading turns")
     return np.stack(rows)
+
+
+def _in_dialogues(turns: list[LabelledTurn], rng: random.Random) -> list[LabelledTurn]:
+    """Half of the turns that came alone are put behind the beginning of a dialogue: a history alone must not decide."""
+    histories = [turn.messages[:-1] for turn in turns if len(turn.messages) > 2]
+    placed = []
+    for turn in turns:
+        if len(turn.messages) == 1 and histories and rng.random() < 0.5:
+            turn = LabelledTurn((*rng.choice(histories), *turn.messages), turn.needs_retrieval)
+        placed.append(turn)
+    return placed
+
+
+def _split(turns: list[LabelledTurn], rng: random.Random) -> tuple[int, int]:
+    """Sort turns, in place, into those to fit, to calibrate and to report on; how many are in the first two.
+
+    A sentence that occurs several times falls into one part only.
+    """
+    sentences = sorted({turn.messages[-1]["content"] for turn in turns})
+    rng.shuffle(sentences)
+    place = {sentence: number / len(sentences) for number, sentence in enumerate(sentences)}
+    rng.shuffle(turns)
+    turns.sort(key=lambda turn: place[turn.messages[-1]["content"]])
+    places = [place[turn.messages[-1]["content"]] for turn in turns]
+    fitted = sum(at < 1 - _HELD_OUT for at in places)
+    return fitted, sum(1 - _HELD_OUT <= at < 1 - _HELD_OUT / 2 for at in places)
 
 
 def _sampled(turns: Iterator[LabelledTurn], limit: int | None, rng: random.Random) -> list[LabelledTurn]:
