@@ -32,7 +32,7 @@ from vivavoce.speech import (
 )
 
 from . import graph, models
-from .concurrency import pull
+from .concurrency import OnModelThread, on_model_thread, pull
 from .events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
 from .gate import Decision, Gate, TokenGate
 from .llm import ChatModel, Device, TransformersChatModel
@@ -289,7 +289,8 @@ class VoiceAgent:
 
 def default_embedder(device: Device = "auto") -> Embedder:
     """The embedder that indexes are made with unless another is given."""
-    return SentenceTransformerEmbedder(models.resolve(EMBEDDING), device=device)
+    folder = models.resolve(EMBEDDING)
+    return OnModelThread(on_model_thread(lambda: SentenceTransformerEmbedder(folder, device=device)))
 
 
 def open_knowledge(

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .concurrency import on_model_thread
 from .errors import ConfigError, GenerationError, ModelUnavailable
 from .prompts import SENTINEL, Message
 from .readout import ReadOut
@@ -145,7 +146,8 @@ class _Stream:
 class TransformersChatModel:
     """A causal language model of transformers, loaded once and never changed.
 
-    Several generations may live at once, from several threads: each owns its stream, one forward pass runs at a time.
+    Several generations may live at once, from several threads: each owns its stream, one forward pass runs at a time,
+    on the model thread.
     """
 
     def __init__(
@@ -169,34 +171,13 @@ class TransformersChatModel:
             ModelUnavailable: If the folder is not such a model.
             ConfigError: If cuda is asked for and there is none.
         """
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         self.options = options or LocalModelOptions()
         self.device = pick_device(device)
-        dtype = pick_dtype(self.options.dtype, self.device)
-        try:
-            with _quietly():
-                self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-                model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelUnavailable(
-                f"{folder} holds no language model that transformers can load ({error}); "
-                "`vivavoce models verify` checks the weights, `vivavoce models fetch` fetches them again",
-                stage="models",
-            ) from error
-        if not self.tokenizer.chat_template:
-            raise ModelUnavailable(
-                f"The tokenizer in {folder} has no chat template: take an instruct model", stage="models"
-            )
-        self.model = model.eval().to(self.device)
-        self.model.requires_grad_(False)
+        self.tokenizer, self.model = on_model_thread(lambda: self._load(folder))
         self.name = Path(folder).name
         self.read_out = read_out
         if read_out is not None:
             read_out.check(self.model.config)
-        if decodes_in_int8(self.options.decode, self.device, dtype):
-            _decode_in_int8(self.model, torch)
         self._limit = self.options.max_prompt_tokens or int(self.model.config.max_position_embeddings)
         self._special = sorted(
             {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}, key=len, reverse=True
@@ -204,14 +185,13 @@ class TransformersChatModel:
         self._ends = _end_tokens(self.model, self.tokenizer)
         self._idle: list[_Stream] = []
         self._idle_lock = threading.Lock()
-        self.forward_lock = threading.Lock()
 
     def begin(self, messages: Sequence[Message]) -> LocalGeneration:
         """Read a prompt, or as much of it as no idle stream has read already; see ``ChatModel.begin``."""
         if not messages:
             raise GenerationError("A prompt needs at least one message", stage="answer")
         tokens = self.tokens(messages)
-        return LocalGeneration(self, messages, tokens, self._take(tokens))
+        return on_model_thread(lambda: LocalGeneration(self, messages, tokens, self._take(tokens)))
 
     def warm(self, messages: Sequence[Message]) -> None:
         """Read the beginning that prompts will have, and decode once, so that the first turn waits for neither."""
@@ -238,10 +218,10 @@ class TransformersChatModel:
         return ids
 
     def forward(self, stream: _Stream, tokens: Sequence[int], *, states: bool = False) -> Any:
-        """Run the model over new tokens of a stream; transformers' output with the last token's logits only."""
+        """Run the model over new tokens of a stream, on the model thread; the last token's logits only."""
         import torch
 
-        with self.forward_lock, torch.inference_mode():
+        with torch.inference_mode():
             ids = torch.tensor([tokens], device=self.device)
             output = self.model(ids, past_key_values=stream.cache, logits_to_keep=1, output_hidden_states=states)
         stream.tokens.extend(tokens)
@@ -278,6 +258,31 @@ class TransformersChatModel:
                 stream.tokens.extend(tokens[:n])
         return stream
 
+    def _load(self, folder: str | Path) -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        dtype = pick_dtype(self.options.dtype, self.device)
+        try:
+            with _quietly():
+                tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+                model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelUnavailable(
+                f"{folder} holds no language model that transformers can load ({error}); "
+                "`vivavoce models verify` checks the weights, `vivavoce models fetch` fetches them again",
+                stage="models",
+            ) from error
+        if not tokenizer.chat_template:
+            raise ModelUnavailable(
+                f"The tokenizer in {folder} has no chat template: take an instruct model", stage="models"
+            )
+        model = model.eval().to(self.device)
+        model.requires_grad_(False)
+        if decodes_in_int8(self.options.decode, self.device, dtype):
+            _decode_in_int8(model, torch)
+        return tokenizer, model
+
     def _harmless(self, text: str) -> str:
         for special in self._special:
             if len(special) > 1:
@@ -294,7 +299,8 @@ class LocalGeneration:
         self._model = model
         self._messages = list(messages)
         self._stream: _Stream | None = stream
-        self._logits: Any = None
+        self._logits: Any = None  # of the next token, shape (1, vocabulary)
+        self._next = -1  # the likeliest next token
         self._states: list[NDArray[np.float32]] = []
         self.prefilled = 0
         self.first = self._read(tokens)
@@ -306,7 +312,8 @@ class LocalGeneration:
             GenerationError: If the generation is closed, or the prompt gets longer than the model can read.
         """
         self._messages += messages
-        self._read(self._model.tokens(self._messages))
+        tokens = self._model.tokens(self._messages)
+        on_model_thread(lambda: self._read(tokens))
 
     def stream(self, max_tokens: int = 96) -> Iterator[str]:
         """Greedy decoding; see ``Generation.stream``."""
@@ -318,22 +325,7 @@ class LocalGeneration:
         Raises:
             GenerationError: If the generation is closed.
         """
-        import torch
-
-        stream = self._alive()
-        scores = []
-        for answer in answers:
-            ids: list[int] = self._model.tokenizer(answer, add_special_tokens=False).input_ids
-            with self._model.forward_lock, torch.inference_mode():
-                logits = self._logits
-                if len(ids) > 1:
-                    new = torch.tensor([ids[:-1]], device=self._model.device)
-                    more = self._model.model(new, past_key_values=stream.cache).logits[0]
-                    stream.cache.crop(1 - len(ids))
-                    logits = torch.cat([logits, more])
-                log_probs = logits.float().log_softmax(-1)
-                scores.append(float(log_probs[torch.arange(len(ids)), ids].mean()))
-        return tuple(scores)
+        return on_model_thread(lambda: tuple(self._score(answer) for answer in answers))
 
     def state(self, layer: int) -> NDArray[np.float32]:
         """The hidden state of one layer from which the first token is predicted; float32, shape (hidden_size,).
@@ -355,7 +347,7 @@ class LocalGeneration:
         output = self._model.forward(stream, new, states=True)
         self.prefilled += len(new)
         self._states = [states[0, -1].float().cpu().numpy() for states in output.hidden_states]
-        self._logits = output.logits[0, -1:]
+        self._set_next(output)
         log_probs = self._logits[0].float().log_softmax(-1)
         top = log_probs.topk(2).values
         return FirstToken(
@@ -372,20 +364,40 @@ class LocalGeneration:
         first_of_sentinel = self._model.tokenizer(SENTINEL, add_special_tokens=False).input_ids[0]
         return float(log_probs[first_of_sentinel].exp())
 
-    def _pieces(self, max_tokens: int) -> Iterator[str]:
+    def _score(self, answer: str) -> float:
+        import torch
+
         stream = self._alive()
+        ids: list[int] = self._model.tokenizer(answer, add_special_tokens=False).input_ids
+        logits = self._logits
+        with torch.inference_mode():
+            if len(ids) > 1:
+                new = torch.tensor([ids[:-1]], device=self._model.device)
+                logits = torch.cat([logits, self._model.model(new, past_key_values=stream.cache).logits[0]])
+                stream.cache.crop(1 - len(ids))
+            log_probs = logits.float().log_softmax(-1)
+            return float(log_probs[torch.arange(len(ids)), ids].mean())
+
+    def _pieces(self, max_tokens: int) -> Iterator[str]:
+        self._alive()
         written: list[int] = []
         said = ""
         for _ in range(max_tokens):
-            token = int(self._logits.argmax(-1))
-            if self._model.is_end(token):
+            if self._model.is_end(self._next):
                 return
-            written.append(token)
+            written.append(self._next)
             text = str(self._model.tokenizer.decode(written, skip_special_tokens=True))
             if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(said):
                 yield text[len(said) :]
                 said = text
-            self._logits = self._model.forward(stream, [token]).logits[0, -1:]
+            on_model_thread(self._step)
+
+    def _step(self) -> None:
+        self._set_next(self._model.forward(self._alive(), [self._next]))
+
+    def _set_next(self, output: Any) -> None:
+        self._logits = output.logits[0, -1:]
+        self._next = int(self._logits.argmax(-1))
 
     def _alive(self) -> _Stream:
         if self._stream is None:

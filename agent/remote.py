@@ -151,7 +151,7 @@ class RemoteGeneration:
                 tokens = choice.logprobs.content if choice.logprobs and choice.logprobs.content else None
                 top = [(entry.token, entry.logprob) for entry in tokens[0].top_logprobs] if tokens else None
                 yield choice.delta.content or "", top
-        except openai.OpenAIError as error:
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: what came is no JSON
             raise EndpointError(f"{self._model.name} broke off: {error}", stage="answer", retryable=True) from error
 
 
