@@ -38,7 +38,7 @@ app = typer.Typer(
 models_app = typer.Typer(help="The weights: what there is, fetch it, check it.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
@@ -253,11 +253,12 @@ def calibrate(
 @models_app.command("list")
 def models_list(as_json: Json = False) -> None:
     """List the models of the registry and whether they are here."""
-    for model in models.installed():
-        spec = model.spec
-        here = str(model.path) if model.path else None
-        line = {"name": spec.name, "kind": spec.kind, "licence": spec.licence, "path": here, "source": model.source}
-        _line(line, as_json, f"{spec.name:24} {spec.kind:10} {spec.licence:12} {here or 'not fetched'}")
+    here = {model.spec.name: model for model in models.installed()}
+    for spec in models.REGISTRY.values():
+        model = here.get(spec.name)
+        path, source = (str(model.path), model.source) if model else (None, None)
+        line = {"name": spec.name, "kind": spec.kind, "licence": spec.licence, "path": path, "source": source}
+        _line(line, as_json, f"{spec.name:24} {spec.kind:10} {spec.licence:12} {path or 'not fetched'}")
 
 
 @models_app.command("fetch")
@@ -277,7 +278,7 @@ def models_verify(
     names: Annotated[list[str] | None, typer.Argument(help="All fetched models if none is named.")] = None,
 ) -> None:
     """Check the weights that are here against their checksums."""
-    here = names or [model.spec.name for model in models.installed() if model.path]
+    here = names or [model.spec.name for model in models.installed()]
     broken = {name: problems for name in here if (problems := models.verify(name))}
     for name in here:
         err.print(f"{name}: {'; '.join(broken.get(name, ['good']))}")
@@ -438,7 +439,7 @@ def _line(line: dict[str, Any], as_json: bool, shown: Any = None) -> None:
         sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
         sys.stdout.flush()
     else:
-        out.print(shown)
+        out.print(shown, soft_wrap=isinstance(shown, str))  # a path is to be copied, so it is not broken
 
 
 @contextmanager

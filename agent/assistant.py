@@ -141,25 +141,25 @@ class VoiceAgent:
             ConfigError: If a part, a name or the device cannot be used.
             RetrievalError: If the knowledge base cannot be opened.
         """
-        for name in (recognizer, model, None if knowledge is None else EMBEDDING):
+        indexed = isinstance(knowledge, str | Path)
+        for name in (recognizer, model, EMBEDDING if indexed and embedder is None else None):
             if isinstance(name, str):
                 models.resolve(name, progress=progress)
-        # Each library spends its time in other code: importing torch, reading Whisper, embedding. Threads overlap them.
-        with ThreadPoolExecutor(2, thread_name_prefix="vivavoce-load") as pool:
+        # Importing and reading weights take turns in needing Python, the disk and the cores: threads overlap them.
+        with ThreadPoolExecutor(3, thread_name_prefix="vivavoce-load") as pool:
+            embedding = pool.submit(default_embedder, device) if indexed and embedder is None else None
             listening = pool.submit(_recognizer, recognizer, device)
             speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
             chat = _model(model, device)
-            options = options or AnswerOptions()
-            if options.quote is None:
-                options = replace(options, quote=is_small(chat))
-            indexed = isinstance(knowledge, str | Path)
-            if embedder is None and knowledge is not None and (indexed or options.quote):
-                embedder = default_embedder(device)
-            found = (
-                open_knowledge(knowledge, embedder, device=device) if isinstance(knowledge, str | Path) else knowledge
-            )
             hears = listening.result()
             speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
+            embedder = embedding.result() if embedding else embedder
+        options = options or AnswerOptions()
+        if options.quote is None:
+            options = replace(options, quote=is_small(chat))
+        if options.quote and knowledge is not None and embedder is None:
+            embedder = default_embedder(device)
+        found = open_knowledge(knowledge, embedder, device=device) if isinstance(knowledge, str | Path) else knowledge
         if home is not None:
             Path(home).mkdir(parents=True, exist_ok=True)
         persona = persona or Persona()
@@ -289,6 +289,8 @@ class VoiceAgent:
 
 def default_embedder(device: Device = "auto") -> Embedder:
     """The embedder that indexes are made with unless another is given."""
+    import sentence_transformers  # noqa: F401 -- two seconds of imports that need not wait for the model thread
+
     folder = models.resolve(EMBEDDING)
     return OnModelThread(on_model_thread(lambda: SentenceTransformerEmbedder(folder, device=device)))
 

@@ -64,9 +64,9 @@ def examine() -> Iterator[Finding]:
         )
     yield from _devices()
     yield Finding("cache", str(models.cache_dir()))
-    for model in models.installed():
-        here = f"{model.path}" if model.path else "not fetched"
-        yield Finding(model.spec.name, here, "" if model.path else f"vivavoce models fetch {model.spec.name}")
+    here = {model.spec.name: str(model.path) for model in models.installed()}
+    for name in models.REGISTRY:
+        yield Finding(name, here.get(name, "not fetched"), "" if name in here else f"vivavoce models fetch {name}")
 
 
 def _extra(package: str) -> str:

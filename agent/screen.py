@@ -90,7 +90,9 @@ def _named(stage: str) -> str:
 
 
 def _table(*columns: str, title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="dim"
+    )
     first, *numbers = columns
     table.add_column(first, overflow="fold")
     for column in numbers:

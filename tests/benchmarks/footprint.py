@@ -6,9 +6,12 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tables import Table
+
+from vivavoce.agent import open_knowledge
 
 HERE = Path(__file__).parents[2] / "examples" / "coffeehouse"
 CHILD = """
@@ -27,13 +30,15 @@ print(json.dumps({"ready": ready, "first turn": turn.timings["total_ms"] / 1000,
 def run(limit: int | None = None) -> Table:
     question = next((HERE / "questions").glob("2-*.flac"))
     runs = []
-    for _ in range(min(limit or 3, 3)):
-        command = [sys.executable, "-c", CHILD, str(HERE / "handbook"), str(question)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    with tempfile.TemporaryDirectory() as folder:
+        open_knowledge(HERE / "handbook").save(f"{folder}/index")
+        for _ in range(min(limit or 3, 3)):
+            command = [sys.executable, "-c", CHILD, f"{folder}/index", str(question)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            runs.append(json.loads(done.stdout.splitlines()[-1]))
     row = {
         "processes": len(runs),
-        "imported, loaded, handbook indexed: s": statistics.median(run["ready"] for run in runs),
+        "imported and loaded s": statistics.median(run["ready"] for run in runs),
         "first turn s": statistics.median(run["first turn"] for run in runs),
         "peak memory GB": statistics.median(run["peak"] for run in runs),
     }
@@ -41,5 +46,5 @@ def run(limit: int | None = None) -> Table:
         "Load time and memory",
         "python tests/benchmarks/run.py --only footprint",
         [row],
-        "A fresh process each, weights in the cache. The time begins before the first import.",
+        "A fresh process each, weights in the cache, the handbook indexed. The time begins before the first import.",
     )
