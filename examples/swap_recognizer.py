@@ -1,0 +1,28 @@
+"""A recogniser of one's own: any object with a method `transcribe`."""
+
+from pathlib import Path
+
+from vivavoce.agent import VoiceAgent, models
+from vivavoce.speech import Audio, Recognizer, Transcript, WhisperOptions, WhisperRecognizer
+
+
+class SecondThoughts:
+    """Listens quickly, and again with care when in doubt."""
+
+    def __init__(self, quick: Recognizer, careful: Recognizer) -> None:
+        self.quick, self.careful = quick, careful
+
+    def transcribe(self, audio: Audio, *, n_best: int = 5, prompt: str = "") -> Transcript:
+        """The quick one's list if its best hypothesis stands out, else the careful one's."""
+        heard = self.quick.transcribe(audio, n_best=n_best, prompt=prompt)
+        return heard if heard.confidence > 0.8 else self.careful.transcribe(audio, n_best=n_best, prompt=prompt)
+
+
+if __name__ == "__main__":
+    whisper = models.resolve("whisper-base")
+    quick = WhisperRecognizer(whisper, options=WhisperOptions(tail=6.0))  # encodes 6 s of silence after the speech
+    recognizer = SecondThoughts(quick, WhisperRecognizer(whisper))  # encodes a full window of 30 s
+    with VoiceAgent.load(recognizer=recognizer, synthesizer=None) as agent:
+        turn = agent.ask(Audio.read(Path(__file__).parent / "coffeehouse/questions/1-order-medium-mocha.flac"))
+        for hypothesis, posterior in zip(turn.heard.hypotheses, turn.heard.posteriors(), strict=True):
+            print(f"{posterior:.2f}  {hypothesis.text}")

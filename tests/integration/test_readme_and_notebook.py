@@ -1,0 +1,131 @@
+"""What the README, the examples and the notebook promise is true: all of it is run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vivavoce.retrieval.testing import check_knowledge
+from vivavoce.speech import Audio, Hypothesis, Transcript, WhisperRecognizer
+from vivavoce.speech.testing import FakeRecognizer, check_recognizer
+
+ROOT = Path(__file__).parents[2]
+
+needs_weights = pytest.mark.usefixtures("whisper_dir", "minilm_dir", "llm_dir")
+
+
+def run_snippets(markdown: Path) -> dict[str, Any]:
+    """Run the Python blocks of a page one after the other, and hold what they print against `print(…)  # comments`."""
+    page = markdown.read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in re.finditer(r"^```python\n(.*?)^```", page, re.M | re.S):
+        above = page[: block.start(1)].count("\n")
+        code = compile("\n" * above + block[1], str(markdown), "exec")  # errors name the page's own line
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, names)
+        for promise in re.findall(r"^ *print\(.*\)  # (.+)$", block[1], re.M):
+            assert re.search(re.escape(promise).replace("…", ".*"), printed.getvalue()), f"{promise!r} was not printed"
+    return names
+
+
+@needs_weights
+@pytest.mark.weights
+def test_readme(tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    names = run_snippets(ROOT / "README.md")
+    try:
+        turn, heard = names["turn"], names["heard"]
+        assert turn.decision.retrieve and turn.passages[0].source == "opening-hours.md"
+        answer = Audio.read("answer.wav")
+        assert answer.seconds == pytest.approx(turn.audio.seconds, abs=0.01)
+        assert answer.seconds > 2 and answer.active_rms > 0.01, "somebody can be heard"
+        assert 2 <= len(heard.hypotheses) <= 5 and heard.entropy > 0, "the list shows doubt where there is some"
+        assert names["said"].sources == ("allergens.md",) and "wheat" in names["said"].text
+        assert names["audio"].seconds > 2
+        assert Audio.join(names["played"]).seconds > 2, "the stream was answered"
+        assert not names["big_agent"].parts.options.quote, "a remote model answers in its own words"
+    finally:
+        names["agent"].close()
+        names["big_agent"].close()
+
+
+def run_example(name: str, folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@needs_weights
+@pytest.mark.weights
+class TestExamples:
+    def test_hello(self, tmp_path, whisper_dir):
+        printed = run_example("hello.py", tmp_path)
+        assert "wheat" in printed and "allergens.md" in printed
+        spoken = Audio.read(tmp_path / "out" / "hello.wav")
+        assert spoken.seconds > 2
+        assert "wheat" in WhisperRecognizer(whisper_dir).transcribe(spoken).text.lower(), "the fact can be heard"
+
+    def test_custom_knowledge(self, tmp_path):
+        looked_up, chatted = run_example("custom_knowledge.py", tmp_path).splitlines()
+        assert looked_up.endswith("We have 4 cinnamon rolls left. counter")
+        assert not chatted.endswith("counter"), "thanks need no look-up"
+
+    def test_swap_recognizer(self, tmp_path):
+        lines = run_example("swap_recognizer.py", tmp_path).splitlines()
+        posteriors = [float(line.split()[0]) for line in lines]
+        assert len(lines) >= 2 and sum(posteriors) == pytest.approx(1, abs=0.05)
+        assert posteriors == sorted(posteriors, reverse=True)
+        assert "mocha" in lines[0]
+
+
+def test_the_custom_knowledge_keeps_the_contract():
+    check_knowledge(runpy.run_path(str(ROOT / "examples" / "custom_knowledge.py"))["Counter"](), "A cinnamon roll?")
+
+
+def test_the_swapped_recogniser_keeps_the_contract_and_thinks_twice_in_doubt():
+    second_thoughts = runpy.run_path(str(ROOT / "examples" / "swap_recognizer.py"))["SecondThoughts"]
+    sure = Transcript((Hypothesis("a mocha", -0.1, 3), Hypothesis("a moka", -6.0, 3)), "en", 0.0, 1.0)
+    torn = Transcript((Hypothesis("a moga", -1.0, 3), Hypothesis("a mocha", -1.1, 3)), "en", 0.0, 1.0)
+    noise = Audio(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32), 16_000)
+    for first, expected in ((sure, "a mocha"), (torn, "careful")):
+        recognizer = second_thoughts(FakeRecognizer([first]), FakeRecognizer(["careful"]))
+        assert recognizer.transcribe(noise).text == expected
+        check_recognizer(recognizer, speech=noise)
+
+
+@needs_weights
+@pytest.mark.weights
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook(path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+    ).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    players = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
+    assert len(players) == 2, "question and answer can be played"
+    assert "looks it up" in printed and "wheat" in printed and "allergens.md" in printed
+    assert "first_audio_ms" in printed
+    assert "5 in the afternoon" in printed, "the typed question is answered too"
