@@ -136,6 +136,14 @@ class _Stream:
             n += 1
         return n
 
+    def reusable(self, tokens: Sequence[int]) -> int:
+        """How many leading tokens of a prompt need not be read again.
+
+        The last is always read: the answer begins with its logits. So is the one before, because one token alone would
+        be read with the weights of the decoder, and the same prompt must not be read in two ways.
+        """
+        return max(0, min(self.common(tokens), len(tokens) - 2))
+
     def crop(self, n: int) -> None:
         """Forget everything behind the first n tokens."""
         if n < len(self.tokens):
@@ -249,8 +257,7 @@ class TransformersChatModel:
             return stream
         with self._idle_lock:
             best = max(self._idle, key=lambda idle: idle.common(tokens), default=None)
-            # The last token is always read anew: its logits are what the answer begins with.
-            n = 0 if best is None else min(best.common(tokens), len(tokens) - 1)
+            n = 0 if best is None else best.reusable(tokens)
             if best is not None and n > 0:
                 self._idle.append(self._idle.pop(self._idle.index(best)))
                 for number, layer in enumerate(best.cache.layers):
@@ -260,6 +267,7 @@ class TransformersChatModel:
 
     def _load(self, folder: str | Path) -> tuple[Any, Any]:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         dtype = pick_dtype(self.options.dtype, self.device)
@@ -267,7 +275,7 @@ class TransformersChatModel:
             with _quietly():
                 tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
                 model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModelUnavailable(
                 f"{folder} holds no language model that transformers can load ({error}); "
                 "`vivavoce models verify` checks the weights, `vivavoce models fetch` fetches them again",
@@ -342,7 +350,7 @@ class LocalGeneration:
 
     def _read(self, tokens: list[int]) -> FirstToken:
         stream = self._alive()
-        stream.crop(min(stream.common(tokens), len(tokens) - 1))
+        stream.crop(stream.reusable(tokens))
         new = tokens[len(stream.tokens) :]
         output = self._model.forward(stream, new, states=True)
         self.prefilled += len(new)

@@ -244,7 +244,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, json.loads(line)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:  # EOFError: gzip was cut off
         raise ConfigError(f"Cannot read {path}: {error}", stage="calibrate") from error
 
 
