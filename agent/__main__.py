@@ -452,6 +452,7 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
         console=err,
         transient=True,
+        disable=not err.is_terminal,  # else it leaves an empty line in a log
     )
     tasks: dict[str, TaskID] = {}
 

@@ -151,6 +151,8 @@ def _write(walk: Walk, runtime: Runtime[Walk], said: Said) -> Said:
             walk.watch.mark("first_sentence")
             written.append(sentence)
             runtime.stream_writer(Saying(sentence))
+            if len(written) == walk.parts.options.max_sentences:
+                break
     text = " ".join(written)
     if not text:
         return _say_whole(runtime, Said(DONT_KNOW))

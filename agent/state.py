@@ -50,6 +50,7 @@ class AnswerOptions:
         passages: How many passages are looked up.
         history: How many earlier turns the model reads.
         max_tokens: Longest answer.
+        max_sentences: An answer in the model's own words ends after so many sentences; what is spoken should be short.
         quote: Answer a look-up with the sentence of the passages that fits best, word for word. Models too small to
             answer reliably in their own words need it; None asks the model's size: below a billion parameters quotes.
     """
@@ -58,10 +59,11 @@ class AnswerOptions:
     passages: int = 3
     history: int = 4
     max_tokens: int = 64
+    max_sentences: int = 2
     quote: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_best", "passages", "max_tokens"):
+        for name in ("n_best", "passages", "max_tokens", "max_sentences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.history < 0:

@@ -1,0 +1,163 @@
+"""What is shown of a turn and of the machine: to programs as JSON lines, to people as text."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vivavoce.agent import Decided, Decision, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded, models
+from vivavoce.agent.doctor import examine
+from vivavoce.agent.screen import Screen, hypotheses_table, passages_table
+from vivavoce.retrieval import Passage
+from vivavoce.speech import Audio, Hypothesis, Transcript
+
+SAID = Audio(0.1 * np.ones(2400, np.float32), 24_000)
+HEARD = Transcript((Hypothesis("a mocha ☕", -1.0, 4), Hypothesis("a [bold]locker", -2.0, 4)), "en", 0.02, 1.5)
+EVENTS = (
+    Heard(HEARD),
+    Decided(Decision(True, 0.876, "token", "P(<RET>) 0.88 ≥ 0.50")),
+    Retrieved((Passage("w#1", "The code is [red]lantern[/red].", "[wifi].md", 0.8125, metadata={"a": 1}),)),
+    Saying("The code is lantern."),
+    Speaking(SAID, "The code is lantern."),
+    Said("The code is lantern.", ("[wifi].md",)),
+    Spoke(SAID),
+    TurnEnded("ab12", {"asr_ms": 412.345, "first_audio_ms": 1000.06}),
+)
+
+
+def as_json(capsys, events, spoken_to=None) -> list[dict]:
+    screen = Screen(Console(file=io.StringIO()), as_json=True)
+    screen.asked("question.flac")
+    for event in events:
+        screen.show(event, spoken_to=spoken_to)
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def as_text(events, spoken_to=None) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    screen = Screen(console)
+    screen.asked("[question].flac")
+    for event in events:
+        screen.show(event, spoken_to=spoken_to)
+    return console.file.getvalue()
+
+
+def test_every_event_is_one_line_with_the_agreed_keys(capsys, tmp_path):
+    path = tmp_path / "answer.wav"
+    heard, decided, retrieved, said, spoke, ended = as_json(capsys, EVENTS, spoken_to=path)
+    assert set(heard) == {"event", "hypotheses", "no_speech_prob", "language"}
+    assert heard["event"] == "heard" and heard["language"] == "en" and heard["no_speech_prob"] == 0.02
+    assert [set(one) for one in heard["hypotheses"]] == [{"text", "log_prob", "posterior"}] * 2
+    assert heard["hypotheses"][0]["text"] == "a mocha ☕"
+    assert sum(one["posterior"] for one in heard["hypotheses"]) == pytest.approx(1)
+    assert decided == {
+        "event": "decided",
+        "retrieve": True,
+        "probability": 0.876,
+        "gate": "token",
+        "reason": "P(<RET>) 0.88 ≥ 0.50",
+    }
+    passage = {"id": "w#1", "text": "The code is [red]lantern[/red].", "source": "[wifi].md", "score": 0.8125}
+    assert retrieved == {"event": "retrieved", "passages": [passage]}
+    assert said == {"event": "said", "text": "The code is lantern.", "sources": ["[wifi].md"]}
+    assert spoke == {"event": "spoke", "path": str(path), "seconds": 0.1}
+    assert ended == {"event": "turn_ended", "turn_id": "ab12", "timings": {"asr_ms": 412.3, "first_audio_ms": 1000.1}}
+    assert Audio.read(path).seconds == pytest.approx(0.1)
+
+
+def test_what_was_not_heard_has_its_reason(capsys):
+    [heard] = as_json(capsys, [Heard(Transcript.nothing("nobody spoke", 2.0, 0.9))])
+    assert heard == {
+        "event": "heard",
+        "hypotheses": [],
+        "no_speech_prob": 0.9,
+        "language": "",
+        "reason": "nobody spoke",
+    }
+    assert "nothing was heard: nobody spoke" in as_text([Heard(Transcript.nothing("nobody spoke", 2.0))])
+
+
+def test_nothing_found_is_an_empty_list(capsys):
+    assert as_json(capsys, [Retrieved(())]) == [{"event": "retrieved", "passages": []}]
+    assert "found nothing" in as_text([Retrieved(())])
+
+
+def test_speech_that_is_not_written_is_not_shown(capsys):
+    assert as_json(capsys, [Saying("x"), Speaking(SAID, "x"), Spoke(SAID)]) == []
+    assert Spoke(SAID).as_json() == {"event": "spoke", "path": None, "seconds": 0.1}
+
+
+def test_people_see_the_same_in_tables(tmp_path):
+    text = as_text(EVENTS, spoken_to=tmp_path / "a.wav")
+    for part in (
+        "[question].flac",
+        "a mocha ☕",
+        "a [bold]locker",
+        "0.73",
+        "-1.00",
+        "P(<RET>) = 0.88",
+        "looks it up",
+        "The code is [red]lantern[/red].",
+        "[wifi].md",
+        "0.812",
+        "The code is lantern. [[wifi].md]",
+        "(0.1 s)",
+        "asr ms 412",
+        "first audio ms 1000",
+    ):
+        assert part in text, part
+    assert text.count("The code is lantern.") == 1, "sentences on their way are not shown twice"
+    assert "answers at once" in as_text([Decided(Decision(False, 0.1, "token", "why"))])
+
+
+def test_names_are_shown_as_they_are():
+    console = Console(file=io.StringIO(), width=100)
+    line = {"hypotheses": [{"text": "[/x] hi", "posterior": 1.0, "log_prob": -1.0}]}
+    console.print(hypotheses_table(line, title="rec[/bold][a].wav"))
+    console.print(passages_table([Passage("p", "[/x] text", "[b]/file.md", 0.5)]))
+    console.print(hypotheses_table({"hypotheses": [], "reason": "noise"}, title="[/i].wav"))
+    shown = console.file.getvalue()
+    for part in ("rec[/bold][a].wav", "[/x] hi", "[/x] text", "[b]/file.md", "[/i].wav: nothing was heard: noise"):
+        assert part in shown
+
+
+# -- the machine ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def findings(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIVAVOCE_CACHE", str(tmp_path))
+    return {finding.check: finding for finding in examine()}
+
+
+def test_the_doctor_names_what_would_run_where(findings):
+    assert findings["python"].state.startswith("3.")
+    assert "CPUs" in findings["python"].state
+    for part in ("language model runs on", "Whisper runs on", "FAISS runs on"):
+        assert findings[part].state.startswith(("cpu", "cuda"))
+    assert findings["torch"].state[0].isdigit() and findings["torch"].fix == ""
+
+
+def test_the_doctor_says_what_is_not_there_and_what_to_do(findings, tmp_path):
+    assert findings["cache"].state == str(tmp_path)
+    for name in models.REGISTRY:
+        assert findings[name].state == "not fetched"
+        assert findings[name].fix == f"vivavoce models fetch {name}"
+        assert findings[name].as_text().endswith(f"not fetched  → vivavoce models fetch {name}")
+    assert findings["cache"].as_json() == {"check": "cache", "state": str(tmp_path), "fix": ""}
+
+
+def test_a_package_that_is_missing_is_told(monkeypatch):
+    from importlib import metadata
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    findings = {finding.check: finding for finding in examine()}
+    assert findings["torch"].state == findings["openai"].state == "not installed"
+    assert findings["torch"].fix == "make install" and "vivavoce[openai]" in findings["openai"].fix
