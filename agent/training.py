@@ -43,6 +43,11 @@ _PERSONAS = (
 )
 """The reader must not depend on one persona's prompt, so it is trained under several."""
 
+_THRESHOLD = 0.35
+"""Below one half, because a look-up too many costs a moment, and one too few an invented answer. Of 113 questions about
+the coffee house 92 % (default persona) and 96 % (its own) are looked up at 0.35, of 100 other turns 1 % and 5 %; at 0.5
+it is 85 % and 96 %, 1 % and 5 %."""
+
 _HELD_OUT = 0.2
 """Half of it calibrates, half of it is reported."""
 _REGULARISATION = 3e-5
@@ -132,7 +137,7 @@ def train_read_out(
     weights = fitted.coef_[0] / scaler.scale_
     slope, bias = _platt(states[cut:end] @ weights, labels[cut:end])
     weights = (slope * weights).astype(np.float32)
-    reader = ReadOut(Path(model).name, layer, weights, bias)
+    reader = ReadOut(Path(model).name, layer, weights, bias, _THRESHOLD)
     scored = np.array([reader.probability(state) for state in states[end:]])
     held = labels[end:]
     card = {

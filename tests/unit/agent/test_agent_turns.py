@@ -323,7 +323,9 @@ def test_a_broken_recogniser_model_or_synthesizer_is_heard_of():
         assert agent.parts.record.history("default") == ()
 
 
-@pytest.mark.parametrize("wrong", [{"n_best": 0}, {"passages": 0}, {"max_tokens": 0}, {"max_sentences": 0}, {"history": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"n_best": 0}, {"passages": 0}, {"max_tokens": 0}, {"max_sentences": 0}, {"history": -1}]
+)
 def test_bad_options_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AnswerOptions(**wrong)
