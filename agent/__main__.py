@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from vivavoce.retrieval import RetrievalError
 from vivavoce.speech import Audio, SpeechError, Transcript
 
 from . import models
+from .concurrency import in_thread
 from .errors import AgentError, ConfigError
 from .screen import Screen, hypotheses_table, passages_table
 
@@ -122,8 +123,10 @@ def index(
         raise ConfigError(f"{folder} is an index already: name the folder of the documents", stage="config")
     with _progress() as advance:
         models.resolve("all-minilm-l6-v2", progress=advance)
-        found = open_knowledge(
-            folder, device=_device(device), progress=lambda done, all_: advance(done, all_, "embedding")
+        found = in_thread(
+            lambda: open_knowledge(
+                folder, device=_device(device), progress=lambda done, all_: advance(done, all_, "embedding")
+            )
         )
         found.save(out_dir)
     _line(
@@ -146,7 +149,7 @@ def search(
 
     with _progress() as advance:
         models.resolve("all-minilm-l6-v2", progress=advance)
-    passages = open_knowledge(index_dir, device=_device(device)).search(query, k)
+    passages = in_thread(lambda: open_knowledge(index_dir, device=_device(device)).search(query, k))
     if as_json:
         found = [
             {"id": p.id, "text": p.text, "source": p.source, "score": p.score, "metadata": dict(p.metadata)}
@@ -175,7 +178,9 @@ def transcribe(
     if not named:
         raise typer.BadParameter("Name a recording, or a --manifest.")
     with _progress() as advance:
-        recognizer = WhisperRecognizer(models.resolve(model, progress=advance), device=_device(device))
+        recognizer = in_thread(
+            lambda: WhisperRecognizer(models.resolve(model, progress=advance), device=_device(device))
+        )
         lines = (
             {"audio_filepath": name, **_transcript_json(_transcribed(recognizer, path, n_best, advance))}
             for name, path in named
@@ -297,7 +302,7 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         err.print("Stopped.")
-        sys.exit(130)
+        _leave(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -306,6 +311,13 @@ def main() -> None:
         err.print(str(error), style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit at once: threads may be inside native code, which does not survive Python's own way of ending."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager
@@ -324,15 +336,17 @@ def _agent(
     from .state import AnswerOptions
 
     with _progress() as advance:
-        agent = VoiceAgent.load(
-            knowledge,
-            recognizer=ASR if listens else None,
-            synthesizer=speaks,
-            home=_home() if thread is not None else None,
-            persona=Persona.load(persona) if persona else None,
-            options=AnswerOptions(n_best=n_best),
-            device=_device(device),
-            progress=advance,
+        agent = in_thread(
+            lambda: VoiceAgent.load(
+                knowledge,
+                recognizer=ASR if listens else None,
+                synthesizer=speaks,
+                home=_home() if thread is not None else None,
+                persona=Persona.load(persona) if persona else None,
+                options=AnswerOptions(n_best=n_best),
+                device=_device(device),
+                progress=advance,
+            )
         )
     with agent:
         yield agent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -38,6 +38,23 @@ def on_model_thread(work: Callable[[], T]) -> T:
         return work()
 
     return _MODELS.submit(marked).result()
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """Run work in a thread of its own and wait for it.
+
+    Ctrl-C then interrupts the waiting, and not an import of a native library half-way, which crashes the process.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="vivavoce-work", daemon=True).start()
+    return future.result()
 
 
 class OnModelThread:

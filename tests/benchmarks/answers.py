@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from pathlib import Path
@@ -63,7 +64,7 @@ def _plain(text: str) -> str:
 
 
 def _row(what: str, right: list[bool]) -> dict[str, object]:
-    return {"what": what, "n": len(right), "share": statistics.mean(right) if right else float("nan")}
+    return {"what": what, "n": len(right), "share": float(statistics.mean(right)) if right else math.nan}
 
 
 def _rows(name: str) -> list[dict[str, str]]:
