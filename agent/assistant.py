@@ -145,12 +145,13 @@ class VoiceAgent:
         for name in (recognizer, model, EMBEDDING if indexed and embedder is None else None):
             if isinstance(name, str):
                 models.resolve(name, progress=progress)
-        # Importing and reading weights take turns in needing Python, the disk and the cores: threads overlap them.
-        with ThreadPoolExecutor(3, thread_name_prefix="vivavoce-load") as pool:
+        # Importing and reading weights take turns in needing Python, the disk and the cores: threads overlap them. This
+        # one only waits: Ctrl-C would break off its import of torch, which the others would then try again, and crash.
+        with ThreadPoolExecutor(4, thread_name_prefix="vivavoce-load") as pool:
             embedding = pool.submit(default_embedder, device) if indexed and embedder is None else None
             listening = pool.submit(_recognizer, recognizer, device)
             speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
-            chat = _model(model, device)
+            chat = pool.submit(_model, model, device).result()
             hears = listening.result()
             speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
             embedder = embedding.result() if embedding else embedder
