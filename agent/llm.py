@@ -7,7 +7,7 @@ appends what was found to the same key/value stream, so nothing is read twice.
 
 from __future__ import annotations
 
-import logging
+import copy
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,6 @@ from .concurrency import on_model_thread
 from .errors import ConfigError, GenerationError, ModelUnavailable
 from .prompts import SENTINEL, Message
 from .readout import ReadOut
-
-logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -309,9 +307,10 @@ class LocalGeneration:
         self._stream: _Stream | None = stream
         self._logits: Any = None  # of the next token, shape (1, vocabulary)
         self._next = -1  # the likeliest next token
-        self._states: list[NDArray[np.float32]] = []
+        self._states: Any = None  # of the prompt's last token, shape (layers + 1, hidden size)
         self.prefilled = 0
-        self.first = self._read(tokens)
+        self._read(tokens, states=True)
+        self.first = self._first()
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Append messages to the stream.
@@ -340,7 +339,8 @@ class LocalGeneration:
 
         Layers are counted as transformers does: 0 is the embedding.
         """
-        return np.asarray(self._states[layer], dtype=np.float32)
+        state: NDArray[np.float32] = self._states[layer].float().cpu().numpy()
+        return state
 
     def close(self) -> None:
         """Hand the stream back for reuse."""
@@ -348,14 +348,19 @@ class LocalGeneration:
             self._model.keep(self._stream)
             self._stream = None
 
-    def _read(self, tokens: list[int]) -> FirstToken:
+    def _read(self, tokens: list[int], *, states: bool = False) -> None:
+        import torch
+
         stream = self._alive()
         stream.crop(stream.reusable(tokens))
         new = tokens[len(stream.tokens) :]
-        output = self._model.forward(stream, new, states=True)
+        output = self._model.forward(stream, new, states=states)
         self.prefilled += len(new)
-        self._states = [states[0, -1].float().cpu().numpy() for states in output.hidden_states]
+        if states:
+            self._states = torch.stack([layer[0, -1] for layer in output.hidden_states])
         self._set_next(output)
+
+    def _first(self) -> FirstToken:
         log_probs = self._logits[0].float().log_softmax(-1)
         top = log_probs.topk(2).values
         return FirstToken(
@@ -381,8 +386,12 @@ class LocalGeneration:
         with torch.inference_mode():
             if len(ids) > 1:
                 new = torch.tensor([ids[:-1]], device=self._model.device)
-                logits = torch.cat([logits, self._model.model(new, past_key_values=stream.cache).logits[0]])
-                stream.cache.crop(1 - len(ids))
+                # What slid out of a window does not come back by cropping: such a cache is read from in a copy.
+                sliding = any(stream.cache.is_sliding)
+                cache = copy.deepcopy(stream.cache) if sliding else stream.cache
+                logits = torch.cat([logits, self._model.model(new, past_key_values=cache).logits[0]])
+                if not sliding:
+                    cache.crop(1 - len(ids))
             log_probs = logits.float().log_softmax(-1)
             return float(log_probs[torch.arange(len(ids)), ids].mean())
 

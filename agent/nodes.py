@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from langgraph.runtime import Runtime
@@ -18,8 +18,6 @@ from .events import Decided, Heard, Retrieved, Said, Saying
 from .prompts import DONT_KNOW, NOTHING_HEARD, Message, looked_up, user_turn
 from .quoting import quote
 from .state import Parts, TurnState, Walk
-
-logger = logging.getLogger(__name__)
 
 
 def transcribe(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
@@ -60,15 +58,17 @@ def decide(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
     with walk.watch.measure("decide"):
         walk.generation = parts.model.begin(_prompt(parts, state))
         decision = parts.gate.decide(walk.generation.first, state["heard"])
+    if decision.retrieve and parts.knowledge is None:
+        decision = replace(decision, retrieve=False, reason=f"{decision.reason}, but there is nothing to look it up in")
     _check(walk)
     runtime.stream_writer(Decided(decision))
     # A checkpoint brings back the whole state of the turn before; what that one looked up is no answer to this one.
     return {"decision": decision, "passages": None}
 
 
-def wants_retrieval(state: TurnState, runtime: Runtime[Walk]) -> bool:
-    """Where to go after deciding; without a knowledge base there is nothing to look up in."""
-    return state["decision"].retrieve and runtime.context.parts.knowledge is not None
+def wants_retrieval(state: TurnState) -> bool:
+    """Where to go after deciding."""
+    return state["decision"].retrieve
 
 
 def retrieve(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
@@ -132,7 +132,7 @@ def _prompt(parts: Parts, state: TurnState) -> list[Message]:
 
 def _search(parts: Parts, heard: Transcript) -> tuple[Passage, ...]:
     knowledge, k = parts.knowledge, parts.options.passages
-    assert knowledge is not None, "wants_retrieval asks before"
+    assert knowledge is not None, "decide asks before"
     many = getattr(knowledge, "search_many", None)
     if many is None or len(heard.hypotheses) < 2:
         return tuple(knowledge.search(heard.text, k))

@@ -234,7 +234,8 @@ def test_an_empty_answer_is_not_silence():
 def test_without_a_knowledge_base_the_model_answers():
     with assistant(scripted(**{WIFI: "I cannot say."})) as agent:
         turn = agent.ask(WIFI)
-    assert turn.decision.retrieve and turn.text == "I cannot say." and turn.sources == ()
+    assert not turn.decision.retrieve and "nothing to look it up in" in turn.decision.reason
+    assert turn.text == "I cannot say." and turn.sources == ()
 
 
 def test_a_gate_is_any_object_with_one_method():
