@@ -6,16 +6,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vivavoce.memory import RecordError
 from vivavoce.retrieval import RetrievalError
@@ -23,8 +21,11 @@ from vivavoce.speech import Audio, SpeechError, Transcript
 
 from . import models
 from .concurrency import in_thread
+from .console import DeviceOption, Json, NBest, device_name, err, out, progress, tell
 from .errors import AgentError, ConfigError
+from .eval_cli import eval_app
 from .screen import Screen, hypotheses_table, passages_table
+from .train_cli import train_app
 
 # Typer brings its own click, or takes one that is installed, by its version; this is the base of its errors in both.
 _WrongUsage: Any = typer.BadParameter.__mro__[2]
@@ -38,15 +39,11 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The weights: what there is, fetch it, check it.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(eval_app, name="eval")
+app.add_typer(train_app, name="train")
 
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Knowledge = Annotated[Path | None, typer.Option("--knowledge", help="A folder of documents, or an index.")]
 Thread = Annotated[str | None, typer.Option("--thread", help="Go on with this conversation; it is kept on disk.")]
-NBest = Annotated[int, typer.Option("--n-best", min=1, max=100, help="How many different hypotheses at most.")]
 
 
 def _version(asked: bool) -> None:
@@ -121,15 +118,15 @@ def index(
 
     if is_index(folder):
         raise ConfigError(f"{folder} is an index already: name the folder of the documents", stage="config")
-    with _progress() as advance:
+    with progress() as advance:
         models.resolve("all-minilm-l6-v2", progress=advance)
         found = in_thread(
             lambda: open_knowledge(
-                folder, device=_device(device), progress=lambda done, all_: advance(done, all_, "embedding")
+                folder, device=device_name(device), progress=lambda done, all_: advance(done, all_, "embedding")
             )
         )
         found.save(out_dir)
-    _line(
+    tell(
         {"index": str(out_dir), "passages": len(found), "sources": len(found.sources)},
         as_json,
         f"{len(found)} passages of {len(found.sources)} documents are indexed in {out_dir}",
@@ -147,15 +144,15 @@ def search(
     """Search an index."""
     from .assistant import open_knowledge
 
-    with _progress() as advance:
+    with progress() as advance:
         models.resolve("all-minilm-l6-v2", progress=advance)
-    passages = in_thread(lambda: open_knowledge(index_dir, device=_device(device)).search(query, k))
+    passages = in_thread(lambda: open_knowledge(index_dir, device=device_name(device)).search(query, k))
     if as_json:
         found = [
             {"id": p.id, "text": p.text, "source": p.source, "score": p.score, "metadata": dict(p.metadata)}
             for p in passages
         ]
-        _line({"query": query, "passages": found}, as_json)
+        tell({"query": query, "passages": found}, as_json)
     else:
         out.print(passages_table(passages) if passages else "Nothing was found.")
 
@@ -177,9 +174,9 @@ def transcribe(
     named = [(str(file), file) for file in files or []] + (_manifest(manifest) if manifest else [])
     if not named:
         raise typer.BadParameter("Name a recording, or a --manifest.")
-    with _progress() as advance:
+    with progress() as advance:
         recognizer = in_thread(
-            lambda: WhisperRecognizer(models.resolve(model, progress=advance), device=_device(device))
+            lambda: WhisperRecognizer(models.resolve(model, progress=advance), device=device_name(device))
         )
         lines = (
             {"audio_filepath": name, **_transcript_json(_transcribed(recognizer, path, n_best, advance))}
@@ -191,7 +188,7 @@ def transcribe(
                     file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
             return
         for line in lines:
-            _line(line, as_json, hypotheses_table(line, title=line["audio_filepath"]))
+            tell(line, as_json, hypotheses_table(line, title=line["audio_filepath"]))
 
 
 @app.command()
@@ -209,7 +206,7 @@ def speak(
         raise ConfigError(f"There is nothing in {text!r} that can be spoken: give a sentence", stage="config")
     audio = Audio.join(pieces)
     audio.write(out_file)
-    _line({"path": str(out_file), "seconds": round(audio.seconds, 3)}, as_json, f"{out_file} ({audio.seconds:.1f} s)")
+    tell({"path": str(out_file), "seconds": round(audio.seconds, 3)}, as_json, f"{out_file} ({audio.seconds:.1f} s)")
 
 
 @app.command()
@@ -217,8 +214,8 @@ def doctor(as_json: Json = False) -> None:
     """Say what is installed, which weights are here, and what would run where."""
     from .doctor import examine
 
-    for line in examine():
-        _line(line.as_json(), as_json, line.as_text())
+    for finding in examine():
+        tell(finding.as_json(), as_json, finding.as_text())
 
 
 @app.command()
@@ -239,7 +236,7 @@ def calibrate(
     """Train and calibrate how P(<RET>) is read from a model, on turns that say whether they needed a look-up."""
     from .training import train_read_out
 
-    with _progress() as advance:
+    with progress() as advance:
         card = train_read_out(
             data,
             out_file,
@@ -249,10 +246,10 @@ def calibrate(
             layer=layer,
             limit=limit,
             seed=seed,
-            device=_device(device),
+            device=device_name(device),
             progress=advance,
         )
-    _line(card, as_json, json.dumps(card, indent=1))
+    tell(card, as_json, json.dumps(card, indent=1))
 
 
 @models_app.command("list")
@@ -263,7 +260,7 @@ def models_list(as_json: Json = False) -> None:
         model = here.get(spec.name)
         path, source = (str(model.path), model.source) if model else (None, None)
         line = {"name": spec.name, "kind": spec.kind, "licence": spec.licence, "path": path, "source": source}
-        _line(line, as_json, f"{spec.name:24} {spec.kind:10} {spec.licence:12} {path or 'not fetched'}")
+        tell(line, as_json, f"{spec.name:24} {spec.kind:10} {spec.licence:12} {path or 'not fetched'}")
 
 
 @models_app.command("fetch")
@@ -273,7 +270,7 @@ def models_fetch(
     """Fetch models into the cache."""
     from .assistant import ASR, EMBEDDING, LLM
 
-    with _progress() as advance:
+    with progress() as advance:
         for name in names or (ASR, LLM, EMBEDDING):
             err.print(f"{name}: {models.fetch(name, progress=advance)}")
 
@@ -337,7 +334,7 @@ def _agent(
     from .prompts import Persona
     from .state import AnswerOptions
 
-    with _progress() as advance:
+    with progress() as advance:
         agent = in_thread(
             lambda: VoiceAgent.load(
                 knowledge,
@@ -346,7 +343,7 @@ def _agent(
                 home=_home() if thread is not None else None,
                 persona=Persona.load(persona) if persona else None,
                 options=AnswerOptions(n_best=n_best),
-                device=_device(device),
+                device=device_name(device),
                 progress=advance,
             )
         )
@@ -358,12 +355,6 @@ def _home() -> Path:
     from platformdirs import user_data_path
 
     return Path(os.environ.get("VIVAVOCE_HOME") or user_data_path("vivavoce"))
-
-
-def _device(name: str) -> Any:
-    if name not in ("auto", "cpu", "cuda"):
-        raise typer.BadParameter(f"--device is auto, cpu or cuda, not {name!r}.")
-    return name
 
 
 def _question(text: str) -> Audio | str:
@@ -448,41 +439,6 @@ def _transcript_json(heard: Transcript) -> dict[str, Any]:
         "duration": heard.duration,
     }
     return line if heard.is_speech else {**line, "reason": heard.reason}
-
-
-def _line(line: dict[str, Any], as_json: bool, shown: Any = None) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-    else:
-        out.print(shown, soft_wrap=isinstance(shown, str))  # a path is to be copied, so it is not broken
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr that appears when there is progress to show."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,  # else it leaves an empty line in a log
-    )
-    tasks: dict[str, TaskID] = {}
-
-    def advance(done: int, total: int, label: str) -> None:
-        if label not in tasks:
-            bar.start()
-            tasks[label] = bar.add_task(label, total=total or None)
-        bar.update(tasks[label], completed=done, total=total or None)
-
-    try:
-        yield advance
-    finally:
-        if tasks:
-            bar.stop()
 
 
 if __name__ == "__main__":
