@@ -1,0 +1,180 @@
+"""What recognisers share between a recording and its lists: windows of speech, heard one after the other."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .asr import Hypothesis, Transcript
+from .audio import Audio, Samples
+from .errors import ModelError
+from .nbest import distinct
+from .source import speech_blocks
+from .vad import VadOptions, VoiceDetector, Window, speech_windows
+
+logger = logging.getLogger(__name__)
+
+WINDOW_SECONDS = 30.0
+"""Whisper's window; other engines take the same one."""
+
+_FRAMES = 3_000
+_FRAMES_PER_SECOND = 100
+# Nobody says more; a decoder that loops is stopped here instead of at the end of its context.
+_TOKENS_PER_SECOND = 25
+_SPARE_TOKENS = 32
+
+Hear: TypeAlias = Callable[[Window, str | None], Transcript]
+"""Recognises one window of speech, in a language, or in the one that it detects."""
+
+
+def heard_windows(
+    source: Audio | str | os.PathLike[str],
+    hear: Hear,
+    *,
+    n_best: int,
+    detector: VoiceDetector,
+    vad: VadOptions,
+    language: str | None = None,
+) -> Iterator[Transcript]:
+    """Hear a recording window by window; stretches without speech are passed over.
+
+    Args:
+        source: Audio, or the path of a file, which may be of any length.
+        hear: Recognises a window. The language of the first one with words is that of the rest.
+        n_best: Checked here, when the call is made and not when the first window is asked for.
+        detector: Not touched: a copy of it hears the recording.
+        vad: Which parts are speech.
+        language: ISO 639-1 code; None lets `hear` detect it.
+
+    Raises:
+        AudioError: If the file cannot be read.
+        ValueError: If `n_best` is less than 1.
+    """
+    if n_best < 1:
+        raise ValueError(f"n_best must be at least 1, not {n_best}")
+    return _heard(source, hear, detector, vad, language)
+
+
+def _heard(
+    source: Audio | str | os.PathLike[str],
+    hear: Hear,
+    detector: VoiceDetector,
+    vad: VadOptions,
+    language: str | None,
+) -> Iterator[Transcript]:
+    # A copy per recording: the stream of another thread must not run through this one's state.
+    for window in speech_windows(speech_blocks(source), copy.copy(detector), vad, longest=WINDOW_SECONDS):
+        transcript = hear(window, language)
+        language = language or transcript.language or None
+        yield transcript
+
+
+def window_transcript(
+    window: Window,
+    kept: Sequence[Hypothesis],
+    reason: str,
+    *,
+    language: str,
+    no_speech_prob: float,
+    n_best: int,
+) -> Transcript:
+    """What was heard in a window: the list of what was kept, or the refusal if there is a reason."""
+    duration = window.end - window.start
+    if reason:
+        logger.debug("refused %.2f s: %s", duration, reason)
+        return replace(Transcript.nothing(reason, duration, no_speech_prob), offset=window.start)
+    hypotheses = distinct(kept, language=language, n_best=n_best)
+    return Transcript(hypotheses, language, no_speech_prob, duration, offset=window.start)
+
+
+def log_mel(samples: Samples, n_mels: int, tail: float | None = None) -> Samples:
+    """What Whisper's encoder takes: float32 (n,) at 16 kHz to log-mel (1, n_mels, frames), 100 frames a second.
+
+    Args:
+        samples: At most 30 seconds.
+        n_mels: 80, or 128 for the newest models.
+        tail: Seconds of silence after the speech; None fills up to 30 seconds.
+    """
+    mel = _features(n_mels)(samples)[:, :_FRAMES]
+    frames = _FRAMES
+    if tail is not None:
+        # Whole seconds, so that the allocators see few sizes.
+        frames = min(_FRAMES, math.ceil(mel.shape[1] / _FRAMES_PER_SECOND + tail) * _FRAMES_PER_SECOND)
+    # Silence in log-mel is the floor, 8 decades (2 after scaling) below the loudest bin, not 0.
+    padded = np.full((1, mel.shape[0], frames), mel.max() - 2.0, dtype=np.float32)
+    padded[0, :, : mel.shape[1]] = mel[:, :frames]
+    return padded
+
+
+@functools.cache
+def _features(n_mels: int) -> Any:
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+    return FeatureExtractor(feature_size=n_mels)
+
+
+def token_limit(window: Window) -> int:
+    """How many tokens Whisper may write for a window."""
+    return int(window.audio.seconds * _TOKENS_PER_SECOND) + _SPARE_TOKENS
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bar of transformers while a model loads."""
+    from transformers.utils import logging as transformers_logging
+
+    bars: Any = transformers_logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def torch_device(device: str) -> str:
+    """Where an engine that uses torch runs: "cpu" or "cuda".
+
+    Args:
+        device: "cpu", "cuda", or "auto": a GPU where torch sees one.
+
+    Raises:
+        ModelError: If there is no GPU for "cuda".
+        ValueError: If the device has another name.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}")
+    import torch
+
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ModelError("torch sees no CUDA device; use device='auto' or 'cpu'", stage="load")
+    return "cuda"
+
+
+def torch_number_format(compute_type: str, device: str) -> Any:
+    """The torch dtype that a compute type means; "auto" is float32 on a CPU and float16 on a GPU.
+
+    Raises:
+        ValueError: If torch has no Whisper in that format.
+    """
+    import torch
+
+    formats = {"float32": torch.float32, "float16": torch.float16}
+    chosen = ("float32" if device == "cpu" else "float16") if compute_type == "auto" else compute_type
+    if chosen not in formats:
+        raise ValueError(
+            f"compute_type={compute_type!r} needs CTranslate2; this engine takes 'auto', 'float32' or 'float16'"
+        )
+    return formats[chosen]
