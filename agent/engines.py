@@ -1,0 +1,122 @@
+"""Recognisers by name: which engine hears, and with which model."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from vivavoce.speech import Recognizer
+
+from . import models
+from .errors import ConfigError
+
+_STAGE = "config"
+DEFAULT = "ctranslate2"
+
+
+def open_recognizer(
+    engine: str = DEFAULT,
+    model: str | Path | None = None,
+    *,
+    device: str = "auto",
+    progress: models.Progress | None = None,
+) -> Recognizer:
+    """Load a recogniser.
+
+    Args:
+        engine: A name in ``ENGINES``, or ``"package.module:Class"`` for a class of your own, which is made without
+            arguments and brings its own model.
+        model: What the engine runs. For ``ctranslate2`` a name of the registry (default: ``whisper-base``), a folder
+            or ``owner/name`` on the Hugging Face hub; for ``transformers`` and ``ctc`` a folder or ``owner/name``; for
+            ``openai`` a checkpoint (``.pt``), or a name that its package downloads, such as ``base``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: Told how a download goes.
+
+    Raises:
+        ConfigError: There is no such engine, its package is not installed, or the model is missing or of another kind.
+        ModelUnavailable: The weights could not be fetched.
+        ModelError: The weights are broken, or there is no GPU for ``cuda``.
+    """
+    if ":" in engine:
+        if model is not None:
+            raise ConfigError(f"{engine} brings its own model, so leave out {str(model)!r}.", stage=_STAGE)
+        return _own(engine)
+    if engine not in ENGINES:
+        raise ConfigError(
+            f"There is no engine {engine!r}; choose one of {', '.join(ENGINES)}, or name a class of your own as "
+            "package.module:Class.",
+            stage=_STAGE,
+        )
+    try:
+        return ENGINES[engine](model, device, progress)
+    except ImportError as error:
+        raise ConfigError(f"{error}.", stage=_STAGE) from error
+
+
+def _ctranslate2(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
+    from vivavoce.speech import WhisperRecognizer
+
+    from .assistant import ASR
+
+    return WhisperRecognizer(models.resolve(model or ASR, progress=progress), device=device)
+
+
+def _openai(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
+    from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
+
+    return OpenAIWhisperRecognizer(_named("openai", model, "a .pt checkpoint or a name such as base"), device=device)
+
+
+def _transformers(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
+    from vivavoce.speech.transformers_whisper import TransformersWhisperRecognizer
+
+    name = _named("transformers", model, "a folder, or owner/name such as openai/whisper-base")
+    return TransformersWhisperRecognizer(_folder(name, progress), device=device)
+
+
+def _ctc(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
+    from vivavoce.speech.ctc import CTCRecognizer
+
+    name = _named("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
+    return CTCRecognizer(_folder(name, progress), device=device)
+
+
+ENGINES: Mapping[str, Callable[[str | Path | None, str, models.Progress | None], Recognizer]] = MappingProxyType(
+    {"ctranslate2": _ctranslate2, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
+)
+"""How each engine is opened: from a model, a device, and who is told of downloads."""
+
+
+def _named(engine: str, model: str | Path | None, what: str) -> str | Path:
+    if model is None:
+        raise ConfigError(f"The engine {engine} has no model of its own; name {what}.", stage=_STAGE)
+    return model
+
+
+def _folder(model: str | Path, progress: models.Progress | None) -> Path:
+    """The folder of a model; the registry's recognisers are no folders of transformers."""
+    if isinstance(model, str) and model in models.REGISTRY and models.REGISTRY[model].kind == "asr":
+        raise ConfigError(
+            f"{model} is in CTranslate2's format; use the engine {DEFAULT}, or name a model in transformers' format.",
+            stage=_STAGE,
+        )
+    return models.resolve(model, progress=progress)
+
+
+def _own(engine: str) -> Recognizer:
+    module, _, name = engine.partition(":")
+    try:
+        made: Any = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Cannot make the recogniser {engine} ({error}); name a class that needs no arguments, as "
+            "package.module:Class, in a module that Python can import here.",
+            stage=_STAGE,
+        ) from error
+    if not callable(getattr(made, "transcribe", None)):
+        raise ConfigError(f"{engine} has no method transcribe, so it is no Recognizer.", stage=_STAGE)
+    recognizer: Recognizer = made
+    return recognizer
