@@ -30,7 +30,6 @@ def commands(
     noise: NoiseOption = None,
     snr: Snr = 10.0,
     bias: Annotated[bool, typer.Option(help="Tell the recogniser the values of the slots.")] = False,
-    engine: Engine = "ctranslate2",
     device: DeviceOption = "auto",
     n_best: NBest = 10,
     limit: Limit = None,
@@ -38,8 +37,9 @@ def commands(
     as_json: Json = False,
 ) -> None:
     """Spoken commands: intent and all slots right, from the list and from its first hypothesis."""
-    from .engines import open_recognizer
-    from .eval_commands import evaluate_commands, understood_examples
+    from vivavoce.speech import WhisperOptions
+
+    from .eval_commands import evaluate_commands, open_whisper, understood_examples
     from .evaluation import Noise, read_clips, write_rows
     from .grammar import Grammar
     from .slots import SlotFiller
@@ -49,7 +49,7 @@ def commands(
     clips = read_clips(manifest, ("intent", "slots"), limit)
     mixed = None if noise is None else Noise.read(noise, snr)
     with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, device=device, progress=advance))
+        recognizer = in_thread(lambda: open_whisper(WhisperOptions(language="en"), device, advance))
         summary, items = in_thread(
             lambda: evaluate_commands(
                 clips,
@@ -74,7 +74,6 @@ def keywords(
     field: Annotated[str, typer.Option(help="Where a row holds its keyword; 8 is taken for eight.")],
     words: Annotated[str, typer.Option("--keywords", help="All keywords, with commas between them.")],
     bias: Annotated[bool, typer.Option(help="Tell the recogniser the keywords.")] = True,
-    engine: Engine = "ctranslate2",
     device: DeviceOption = "auto",
     n_best: NBest = 10,
     limit: Limit = None,
@@ -82,16 +81,15 @@ def keywords(
     as_json: Json = False,
 ) -> None:
     """Spoken keywords, one in each recording: named right, from the list and from its first hypothesis."""
-    from .engines import open_recognizer
-    from .eval_commands import evaluate_keywords
+    from .eval_commands import evaluate_keywords, open_whisper
     from .evaluation import read_clips, write_rows
-    from .keywords import KeywordSpotter
+    from .keywords import KEYWORD_HEARING, KeywordSpotter
 
     device = device_name(device)
     spotter = KeywordSpotter([word.strip() for word in words.split(",") if word.strip()])
     clips = read_clips(manifest, (field,), limit)
     with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, device=device, progress=advance))
+        recognizer = in_thread(lambda: open_whisper(KEYWORD_HEARING, device, advance))
         summary, items = in_thread(
             lambda: evaluate_keywords(
                 clips,
@@ -101,6 +99,38 @@ def keywords(
                 n_best=n_best,
                 prompt=spotter.prompt if bias else "",
                 progress=advance,
+            )
+        )
+    if output is not None:
+        write_rows(output, items)
+    tell(summary, as_json)
+
+
+@eval_app.command()
+def intents(
+    train: Annotated[Path, typer.Option("--train", help="Rows with text and intent.")],
+    test: Annotated[Path, typer.Option("--test", help="Rows with intent and the field.")],
+    field: Annotated[str, typer.Option(help="What of a test row is read: asr, text or hypotheses.")] = "text",
+    device: DeviceOption = "auto",
+    limit: Limit = None,
+    output: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Intents, learned from one file and predicted for another, beside logistic regression on sentence vectors."""
+    from .eval_intents import FIELDS, evaluate_intents
+    from .evaluation import read_rows, write_rows
+    from .intents import IntentClassifier, open_embedder, open_readers
+
+    if field not in FIELDS:
+        raise typer.BadParameter(f"--field is one of {', '.join(FIELDS)}, not {field!r}.")
+    where = device_name(device)
+    learned, asked = read_rows(train, ("intent",)), read_rows(test, ("intent", field), limit)
+    with progress() as advance:
+        embedder = in_thread(lambda: open_embedder(device=where, progress=advance))
+        readers = in_thread(lambda: open_readers(embedder=embedder, device=where, progress=advance))
+        summary, items = in_thread(
+            lambda: evaluate_intents(
+                IntentClassifier(readers), learned, asked, field, baseline=embedder, progress=advance
             )
         )
     if output is not None:
