@@ -2,6 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from .concurrency import in_thread
+from .console import DeviceOption, Json, device_name, progress, tell
+
 train_app = typer.Typer(help="Train an adapter or a head on data of your own.", no_args_is_help=True)
+
+
+@train_app.command()
+def intents(
+    data: Annotated[Path, typer.Option("--data", help="Rows with intent, and text, asr or hypotheses.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is learned.")],
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """A head that names intents: `IntentClassifier.load` opens it."""
+    from .eval_intents import training_items
+    from .evaluation import read_rows
+    from .intents import IntentClassifier, open_readers
+
+    where = device_name(device)
+    items, labels = training_items(read_rows(data, ("intent",)))
+    with progress() as advance:
+        readers = in_thread(lambda: open_readers(device=where, progress=advance))
+        classifier = in_thread(lambda: IntentClassifier(readers).fit(items, labels, progress=advance))
+    classifier.save(out)
+    tell(
+        {
+            "n": len(items),
+            "labels": len(classifier.labels),
+            "accuracy_left_out": round(classifier.head.left_out, 4),
+            "out": str(out),
+        },
+        as_json,
+    )
+
+
+@train_app.command()
+def directed(
+    directed: Annotated[list[Path], typer.Option("--directed", help="Rows with text that is said to a machine.")],
+    other: Annotated[list[Path], typer.Option("--other", help="Rows with text that is not.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the wording goes.")],
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """The wording of what is said to a machine: `Wording.load` opens it."""
+    from .directed import train_wording
+
+    tell(in_thread(lambda: train_wording(directed, other, out, seed=seed)), as_json)
