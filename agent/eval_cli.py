@@ -136,3 +136,28 @@ def intents(
     if output is not None:
         write_rows(output, items)
     tell(summary, as_json)
+
+
+@eval_app.command()
+def nbest(
+    data: Annotated[Path, typer.Option("--data", help="Rows with hypotheses (texts, best first) and text.")],
+    choose: Annotated[str, typer.Option("--choose", help="1best, rover, mbr, lm, corrector or auto.")] = "auto",
+    adapter: Annotated[Path | None, typer.Option(help="Folder of the adapter, for --choose corrector.")] = None,
+    device: DeviceOption = "auto",
+    limit: Limit = None,
+    output: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Lists of hypotheses without their audio: word error rate of the first, the chosen and the best one."""
+    from .eval_nbest import evaluate_lists
+    from .evaluation import read_rows, write_rows
+    from .scoring import open_chooser
+
+    where = device_name(device)
+    rows = read_rows(data, ("hypotheses", "text"), limit)
+    with progress() as advance:
+        chooser = in_thread(lambda: open_chooser(choose, adapter=adapter, device=where, progress=advance))
+        summary, items = in_thread(lambda: evaluate_lists(rows, chooser, progress=advance))
+    if output is not None:
+        write_rows(output, items)
+    tell(summary, as_json)

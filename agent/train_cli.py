@@ -54,3 +54,21 @@ def directed(
     from .directed import train_wording
 
     tell(in_thread(lambda: train_wording(directed, other, out, seed=seed)), as_json)
+
+
+@train_app.command()
+def corrector(
+    data: Annotated[list[Path], typer.Option("--data", help="Rows with hypotheses (texts, best first) and text.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the adapter; a run that broke off goes on there.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many lists of each file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the order and of the matrices.")] = 0,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """An adapter that ranks what was said above what it sounds like: `--choose corrector --adapter OUT` uses it."""
+    from .training_corrector import train_corrector
+
+    where = device_name(device)
+    with progress() as advance:
+        card = in_thread(lambda: train_corrector(data, out, limit=limit, seed=seed, device=where, progress=advance))
+    tell(card, as_json)

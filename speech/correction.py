@@ -1,0 +1,242 @@
+"""Which of the things that may have been said is passed on.
+
+A chooser reads the list of a transcript and takes one reading, or puts one together from several. The language model
+that some of them ask is injected: anything with ``score``.
+
+LanguageChooser(scorer).choose(transcript).text
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .asr import Transcript
+from .confusion import ConfusionNetwork, key
+from .nbest import normalizer
+from .phonetics import alignments, phonemes
+
+
+class SentenceScorer(Protocol):
+    """Tells how probable sentences are as language."""
+
+    def score(self, texts: Sequence[str], *, context: str = "") -> Sequence[float]:
+        """Log-probability of each whole text behind a context, in nats: sums over tokens, not divided by length."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        text: For display; "" if nobody spoke.
+        method: Name of the chooser.
+        index: Place in the list, 0 for the recogniser's best; None if it was put together from several or if nobody
+            spoke.
+        confidence: Probability of this reading as the chooser sees it, [0, 1].
+        abstained: Whether the chooser preferred another reading, and kept the recogniser's best because it was not
+            sure enough.
+    """
+
+    text: str
+    method: str
+    index: int | None
+    confidence: float
+    abstained: bool = False
+
+
+class Chooser(Protocol):
+    """Takes one reading of a transcript."""
+
+    def choose(self, transcript: Transcript, *, context: str = "") -> Choice:
+        """Choose.
+
+        Args:
+            transcript: A list of one comes back unchanged; an empty one gives an empty choice.
+            context: What was said before.
+        """
+        ...
+
+
+class FirstChooser:
+    """The recogniser's best."""
+
+    def choose(self, transcript: Transcript, *, context: str = "") -> Choice:
+        """See ``Chooser.choose``; the context is not used."""
+        return _first(transcript, "1best")
+
+
+class RoverChooser:
+    """The likeliest word of every slot of the confusion network (ROVER, Fiscus 1997)."""
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        """Make one; `temperature` flattens or sharpens the posteriors that vote, see ``Transcript.posteriors``."""
+        self._temperature = _positive("temperature", temperature)
+
+    def choose(self, transcript: Transcript, *, context: str = "") -> Choice:
+        """See ``Chooser.choose``; the context is not used. The confidence is that of the least certain slot."""
+        if len(transcript.hypotheses) < 2:
+            return _first(transcript, "rover")
+        network = ConfusionNetwork.of(transcript, temperature=self._temperature)
+        text = network.best()
+        same = [i for i, h in enumerate(transcript.hypotheses) if _keys(h.text) == _keys(text)]
+        confidence = min((slot.choices[0].probability for slot in network.slots), default=0.0)
+        if same:
+            return Choice(transcript.hypotheses[same[0]].text, "rover", same[0], confidence)
+        return Choice(text, "rover", None, confidence)
+
+
+class BayesChooser:
+    """The hypothesis with the fewest expected word errors (minimum Bayes risk).
+
+    Risk of h = sum over g of P(g) * word errors between h and g (Stolcke, König & Weintraub 1997,
+    https://doi.org/10.21437/Eurospeech.1997-75).
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        """Make one; `temperature` flattens or sharpens the posteriors, see ``Transcript.posteriors``."""
+        self._temperature = _positive("temperature", temperature)
+
+    def choose(self, transcript: Transcript, *, context: str = "") -> Choice:
+        """See ``Chooser.choose``; the context is not used."""
+        if len(transcript.hypotheses) < 2:
+            return _first(transcript, "mbr")
+        posteriors = np.array(transcript.posteriors(self._temperature))
+        index = int(_risks(transcript, posteriors).argmin())
+        return Choice(transcript.hypotheses[index].text, "mbr", index, float(posteriors[index]))
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageOptions:
+    """How much what is said against what it sounds like, all in nats.
+
+    Attributes:
+        language: Weight of the language model's log-probability. It counts for less, the more ordinary the
+            recogniser's best is: of a sentence that language expects, few words are wrong.
+        sound: What another reading loses for every phoneme by which it sounds different: that far the recogniser
+            does not mishear, however well it would read.
+        words: What it gains for every word that it has more: log-probabilities of sums favour few words.
+        margin: By how much it must be better before it is taken.
+        longest: How many hypotheses are read.
+    """
+
+    language: float = 0.3
+    sound: float = 1.4
+    words: float = 0.9
+    margin: float = 0.45
+    longest: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("language", "sound", "words", "margin"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if self.longest < 1:
+            raise ValueError(f"longest must be at least 1, not {self.longest}")
+
+
+class LanguageChooser:
+    """Rescores the list with a language model, and stays with the recogniser's best unless another is clearly better.
+
+    gain(h) = log P_asr(h) - log P_asr(best) + language * doubt * (log P_lm(h) - log P_lm(best))
+              + words * (words in h - words in best) - sound * phonemes by which h and best differ
+
+    with doubt = -log P_lm(best) per word / 6, at most 2. English only: of other languages, whose sounds it does not
+    know, the recogniser's best is kept.
+    """
+
+    def __init__(self, scorer: SentenceScorer, *, options: LanguageOptions | None = None, method: str = "lm") -> None:
+        """Put one together.
+
+        Args:
+            scorer: The language model.
+            options: Weights, by default those that were tuned for SmolLM2-135M behind ``OPENING``.
+            method: What its choices are called.
+        """
+        self.options = options or LanguageOptions()
+        self._scorer = scorer
+        self._method = method
+
+    def choose(self, transcript: Transcript, *, context: str = "") -> Choice:
+        """See ``Chooser.choose``; the language model reads the hypotheses behind the context."""
+        texts = [hypothesis.text for hypothesis in transcript.hypotheses[: self.options.longest]]
+        if len(texts) < 2 or transcript.language not in ("en", ""):
+            return _first(transcript, self._method)
+        gains = self._gains(transcript, texts, context)
+        preferred = int(gains.argmax())
+        gains[1:] -= self.options.margin
+        index = int(gains.argmax())
+        weights = np.exp(gains - gains.max())
+        confidence = float(weights[index] / weights.sum())
+        return Choice(texts[index], self._method, index, confidence, abstained=index != preferred)
+
+    def _gains(self, transcript: Transcript, texts: Sequence[str], context: str) -> NDArray[np.float64]:
+        heard = np.array([hypothesis.log_prob for hypothesis in transcript.hypotheses[: len(texts)]])
+        language = np.array(self._scorer.score([sentence(text) for text in texts], context=context))
+        counts = np.array([len(normalizer("en")(text).split()) for text in texts])
+        doubt = min(2.0, max(0.0, -language[0] / max(1, counts[0]) / 6.0))
+        sounds = np.array([unlike(texts[0], text) for text in texts])
+        gains: NDArray[np.float64] = (
+            heard
+            - heard[0]
+            + self.options.language * doubt * (language - language[0])
+            + self.options.words * (counts - counts[0])
+            - self.options.sound * sounds
+        )
+        return gains
+
+
+def unlike(said: str, heard: str) -> float:
+    """How many phonemes apart two texts are, weighted by how unlike they are; see ``phonetics.alignments``."""
+    a, b = phonemes(sentence(said)), phonemes(sentence(heard))
+    if not a or not b:
+        return float(len(a) + len(b))
+    return float(alignments([a], b, [0])[0, 0, -1])
+
+
+def sentence(text: str) -> str:
+    """A text as one plain written sentence: "I said so." for "i SAID, so".
+
+    Hypotheses differ in how they are written, and a language model would judge that too.
+    """
+    text = re.sub(r"[^\w\s'\-$%&]|(?<!\w)['\-]|['\-](?!\w)", " ", text.lower().replace("’", "'"))
+    text = re.sub(r"\bi\b", "I", " ".join(text.split()))
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def word_errors(words: Sequence[str], said: Sequence[str]) -> int:
+    """Words inserted, left out or replaced (Levenshtein)."""
+    row = list(range(len(said) + 1))
+    for i, word in enumerate(words, start=1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(said, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def _first(transcript: Transcript, method: str) -> Choice:
+    if not transcript.hypotheses:
+        return Choice("", method, None, 0.0)
+    return Choice(transcript.text, method, 0, transcript.posteriors()[0])
+
+
+def _keys(text: str) -> list[str]:
+    return [key(word) for word in text.split() if key(word)]
+
+
+def _risks(transcript: Transcript, posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Expected word errors of each hypothesis; float64, shape (n,)."""
+    words = [_keys(hypothesis.text) for hypothesis in transcript.hypotheses]
+    errors = np.array([[word_errors(mine, other) for other in words] for mine in words], dtype=np.float64)
+    return errors @ posteriors
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, not {value}")
+    return value

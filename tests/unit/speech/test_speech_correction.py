@@ -1,0 +1,124 @@
+"""Choosers: what is taken from a list, and when not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vivavoce.speech import Hypothesis, Transcript
+from vivavoce.speech.correction import (
+    BayesChooser,
+    FirstChooser,
+    LanguageChooser,
+    LanguageOptions,
+    RoverChooser,
+    sentence,
+    unlike,
+    word_errors,
+)
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from("a sea see the thing".split()), min_size=1, max_size=5), min_size=1, max_size=5
+)
+
+
+class LikesWords:
+    """Nats for each word that it knows, a penalty for each that it does not."""
+
+    def __init__(self, known: str) -> None:
+        self.known = {key.strip(".").lower() for key in known.split()}
+        self.contexts: list[str] = []
+
+    def score(self, texts: Sequence[str], *, context: str = "") -> list[float]:
+        self.contexts.append(context)
+        return [sum(-3.0 if w.strip(".").lower() in self.known else -20.0 for w in text.split()) for text in texts]
+
+
+def heard(*texts: str, step: float = 0.5, language: str = "en") -> Transcript:
+    return Transcript(tuple(Hypothesis(text, -step * i, 3) for i, text in enumerate(texts)), language, 0.0, 1.0)
+
+
+CHOOSERS = [FirstChooser(), RoverChooser(), BayesChooser(), LanguageChooser(LikesWords("the sea"))]
+
+
+@pytest.mark.parametrize("chooser", CHOOSERS, ids=lambda c: type(c).__name__)
+def test_a_list_of_one_comes_back_unchanged_and_silence_stays_empty(chooser):
+    choice = chooser.choose(heard("Hm, I said SO."))
+    assert (choice.text, choice.index, choice.confidence, choice.abstained) == ("Hm, I said SO.", 0, 1.0, False)
+    nothing = chooser.choose(Transcript.nothing("nobody spoke", 1.0))
+    assert (nothing.text, nothing.index, nothing.confidence) == ("", None, 0.0)
+
+
+@pytest.mark.parametrize("chooser", CHOOSERS, ids=lambda c: type(c).__name__)
+@settings(deadline=None)  # the first call reads the dictionary of sounds
+@given(texts=TEXTS)
+def test_no_word_comes_from_outside_of_the_list(chooser, texts):
+    transcript = heard(*{" ".join(words): None for words in texts})
+    choice = chooser.choose(transcript)
+    assert set(choice.text.split()) <= {word for words in texts for word in words}
+    if choice.index is not None:
+        assert choice.text == transcript.hypotheses[choice.index].text
+    assert 0.0 <= choice.confidence <= 1.0 + 1e-9
+
+
+def test_rover_puts_together_what_no_hypothesis_has():
+    choice = RoverChooser().choose(heard("ban see a ship", "band see a chip", "band sea a ship", step=0.0))
+    assert (choice.text, choice.index) == ("band see a ship", None)
+
+
+def test_bayes_takes_the_one_in_the_middle():
+    middle = heard("a b c d", "a x c d", "a x y d", step=0.1)
+    assert BayesChooser().choose(middle).index == 1
+    assert FirstChooser().choose(middle).index == 0
+
+
+def test_language_takes_the_word_that_exists_and_sounds_alike():
+    scorer = LikesWords("the band played on")
+    choice = LanguageChooser(scorer).choose(heard("the bant played on", "the band played on"), context="At nine.")
+    assert (choice.text, choice.index, choice.abstained) == ("the band played on", 1, False)
+    assert scorer.contexts == ["At nine."]
+
+
+def test_language_does_not_replace_a_word_by_one_that_sounds_different():
+    choice = LanguageChooser(LikesWords("the orchestra played on")).choose(
+        heard("the bant played on", "the orchestra played on")
+    )
+    assert choice.index == 0
+
+
+def test_language_abstains_where_the_gain_is_below_the_margin():
+    list_of_two = heard("the bant played on", "the band played on")
+    scorer = LikesWords("the band played on")
+    gain = LanguageChooser(scorer, options=LanguageOptions(margin=1e6)).choose(list_of_two)
+    assert (gain.index, gain.abstained) == (0, True)
+
+
+def test_language_keeps_the_best_of_what_is_not_english():
+    chooser = LanguageChooser(LikesWords("das haus"))
+    assert chooser.choose(heard("das hauz", "das haus", language="de")).index == 0
+
+
+@pytest.mark.parametrize("bad", [{"language": -1.0}, {"margin": float("nan")}, {"longest": 0}])
+def test_bad_options_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        LanguageOptions(**bad)
+
+
+def test_a_temperature_must_be_positive():
+    with pytest.raises(ValueError, match="temperature"):
+        RoverChooser(temperature=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [("i SAID, so!", "I said so."), ("Wi-fi 'n' I'm", "Wi-fi n I'm."), ("", ""), ("?!", "")]
+)
+def test_a_sentence_is_written_one_way(text, plain):
+    assert sentence(text).lower() == plain.lower() and (not plain or sentence(text)[0].isupper())
+
+
+def test_distances():
+    assert word_errors("a b c".split(), "a x c d".split()) == 2
+    assert unlike("their", "there") == 0.0 < unlike("band", "ban") < unlike("band", "orchestra")
