@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import SPEECH_RATE, Audio, Samples
+from .endpointing import Endpointing, EndpointOptions
 from .errors import ModelError
 
 FRAME = 512
@@ -285,30 +286,73 @@ def speech_windows(
 class Segmenter:
     """Turns the frames of a live stream into `SpeechStarted` and `SpeechEnded`.
 
-    Time is counted in frames received. Speech ends `min_silence` seconds after the last of it; its audio begins
-    `padding` seconds before the first of it, so that no soft onset is lost. What is over is forgotten at once.
+    Time is counted in frames received. An utterance's audio begins `padding` seconds before the first of the speech, so
+    that no soft onset is lost. What is over is forgotten at once.
 
     Args:
         detector: Default: Silero. It belongs to this stream from now on.
         options: Default: 0.7 s of silence end an utterance.
+        endpoint: Makes the silence that ends an utterance adapt to the speaker's own pauses (see `Endpointing`), in
+            place of `min_silence`.
+
+    Raises:
+        ValueError: If the padding is longer than the shortest silence that ends an utterance.
     """
 
-    def __init__(self, detector: VoiceDetector | None = None, options: VadOptions | None = None) -> None:
+    def __init__(
+        self,
+        detector: VoiceDetector | None = None,
+        options: VadOptions | None = None,
+        endpoint: EndpointOptions | None = None,
+    ) -> None:
+        options = options or VadOptions(min_silence=0.7)
+        if endpoint is not None and options.padding > endpoint.min_delay:
+            raise ValueError(
+                f"padding={options.padding} is longer than min_delay={endpoint.min_delay}, so an utterance would reach "
+                "into sound that has not come yet; lower it with VadOptions(padding=...)"
+            )
         self._detector = detector or SileroDetector()
         self._detector.reset()
-        self._tracker = _Tracker(options or VadOptions(min_silence=0.7))
+        self._tracker = _Tracker(options)
         self._recording = _Recording()
         self._speaking = False
+        self._delay = options.min_silence
+        self._endpointing = Endpointing(endpoint) if endpoint else None
+        self._wait()
 
     @property
     def seconds(self) -> float:
         """Seconds heard so far."""
         return self._recording.length / SPEECH_RATE
 
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is under way: speech, or a silence after it that does not end it yet."""
+        return self._speaking
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last speech of the utterance under way; 0 while it goes on and between utterances."""
+        return self._tracker.silence * FRAME / SPEECH_RATE if self._speaking else 0.0
+
+    @property
+    def delay(self) -> float:
+        """Seconds of silence that end an utterance at present."""
+        return self._delay if self._endpointing is None else self._endpointing.delay
+
+    def so_far(self) -> Audio:
+        """The utterance under way, up to the last frame fed; no samples between utterances."""
+        if not self._speaking:
+            return Audio.silence(0)
+        return Audio(self._recording.cut(self._tracker.begin, self._recording.length), SPEECH_RATE)
+
     def feed(self, frame: Samples) -> tuple[SpeechEvent, ...]:
         """Hear one frame, float32, 16 kHz, shape (512,), and say what it changed."""
         self._recording.extend(np.array(frame, dtype=np.float32))  # a copy: the caller may fill its buffer again
+        silence = self._tracker.silence
         events = self._told(self._tracker.push(self._detector.probability(frame)))
+        if self._speaking and self._tracker.silence < silence:
+            self._resumed(silence)
         self._recording.forget(self._tracker.begin)
         return events
 
@@ -333,7 +377,17 @@ class Segmenter:
         if self._tracker.speaking and not self._speaking:
             events.append(SpeechStarted(self._tracker.begin / SPEECH_RATE))
             self._speaking = True
+            if self._tracker.gap is not None:  # if it was short, the utterance before was ended in a pause
+                self._resumed(self._tracker.gap)
         return tuple(events)
+
+    def _resumed(self, pause: int) -> None:
+        if self._endpointing is not None:
+            self._endpointing.resumed(pause * FRAME / SPEECH_RATE)
+            self._wait()
+
+    def _wait(self) -> None:
+        self._tracker.patience = _frames(self.delay)
 
 
 def _probabilities(detector: VoiceDetector, samples: Samples) -> Iterable[float]:
@@ -365,7 +419,8 @@ class _Tracker:
     def __init__(self, options: VadOptions) -> None:
         self._options = options
         self._min_speech = _frames(options.min_speech)
-        self._min_silence = _frames(options.min_silence)
+        self.patience = _frames(options.min_silence)
+        """Frames of silence that end the speech."""
         self._max_speech = _frames(options.max_speech)
         self._padding = round(options.padding * SPEECH_RATE)
         self._frame = 0  # frames heard
@@ -373,6 +428,7 @@ class _Tracker:
         self._quiet: int | None = None  # frame at which it may have ended
         self._heard: list[float] = []  # its probabilities
         self._free = 0  # samples up to here belong to a span already
+        self._last: int | None = None  # frame at which the speech of the last span ended
 
     @property
     def begin(self) -> int:
@@ -387,6 +443,16 @@ class _Tracker:
             return False
         return (self._frame if self._quiet is None else self._quiet) - self._first >= self._min_speech
 
+    @property
+    def silence(self) -> int:
+        """Frames of silence since the present speech; 0 if it goes on, or there is none."""
+        return 0 if self._first is None or self._quiet is None else self._frame - self._quiet
+
+    @property
+    def gap(self) -> int | None:
+        """Frames of silence between the last span and the present speech."""
+        return None if self._first is None or self._last is None else self._first - self._last
+
     def push(self, probability: float) -> _Span | None:
         self._frame += 1
         if self._first is None:
@@ -398,7 +464,7 @@ class _Tracker:
             self._quiet = None
         elif probability < self._options.release and self._quiet is None:
             self._quiet = self._frame - 1
-        if self._quiet is not None and self._frame - self._quiet >= self._min_silence:
+        if self._quiet is not None and self._frame - self._quiet >= self.patience:
             return self._end(self._quiet, self._quiet * FRAME + self._padding)
         return self._cut() if len(self._heard) >= self._max_speech else None
 
@@ -426,7 +492,7 @@ class _Tracker:
         heard, self._first, self._quiet, self._heard = self._heard[:count], None, None, []
         if count < self._min_speech:
             return None
-        self._free = end
+        self._free, self._last = end, last
         return _Span(start, end, float(np.mean(heard)))
 
 

@@ -1,0 +1,484 @@
+"""What is being said while it is said: words that stay, and the list of hypotheses as soon as the speaker is silent."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+from .asr import Recognizer, Transcript
+from .audio import Audio, Samples
+from .endpointing import EndpointOptions
+from .vad import Segmenter, SpeechEnded, SpeechEvent, SpeechStarted
+
+logger = logging.getLogger(__name__)
+
+# Languages that are written without blanks between words: there a sign is what can be committed.
+_UNSPACED = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingOptions:
+    """When to decode.
+
+    Attributes:
+        n_best: Length of the final list at most.
+        first_partial: Seconds of sound, pre-roll included, before the first partial is decoded.
+        partial_every: Seconds of sound between one partial and the next.
+        draft_after: Seconds of silence after which the list is decoded as if the utterance were over. It is thrown away
+            if it is not: shorter is sooner, and wasted more often.
+
+    Raises:
+        ValueError: If a value is not positive.
+    """
+
+    n_best: int = 5
+    first_partial: float = 0.7
+    partial_every: float = 0.4
+    draft_after: float = 0.064
+
+    def __post_init__(self) -> None:
+        if self.n_best < 1:
+            raise ValueError(f"n_best must be at least 1, not {self.n_best}")
+        if min(self.first_partial, self.partial_every, self.draft_after) <= 0:
+            raise ValueError(
+                f"first_partial={self.first_partial}, partial_every={self.partial_every} and "
+                f"draft_after={self.draft_after} must be positive seconds"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What has been said so far.
+
+    Attributes:
+        committed: Words that two successive decodes agreed on. Later partials of the utterance begin with this very
+            string: case and punctuation of a committed word do not change either.
+        tentative: What the last decode heard after them; may be anything else next time.
+        at: Seconds from the beginning of the stream, up to which was heard.
+    """
+
+    committed: str
+    tentative: str
+    at: float
+
+    @property
+    def text(self) -> str:
+        """Both together."""
+        return f"{self.committed}{self.tentative}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The speaker is silent. If that was all, this will be the final transcript; if not, it is void.
+
+    Attributes:
+        transcript: The list of hypotheses of the utterance so far.
+        at: Seconds from the beginning of the stream, up to which was heard.
+    """
+
+    transcript: Transcript
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What was said in an utterance that is over.
+
+    The list comes from a decode of the whole utterance and is not bound to the words that were committed on the way:
+    `revised` says whether the best hypothesis contradicts them.
+
+    Attributes:
+        transcript: The list; without hypotheses, and with a reason, if it was not speech after all. Its `offset` is
+            where the utterance starts in the stream.
+        committed: The words that the last partial was sure of.
+        start: Seconds from the beginning of the stream, padding included.
+        end: Seconds.
+    """
+
+    transcript: Transcript
+    committed: str
+    start: float
+    end: float
+
+    @property
+    def revised(self) -> bool:
+        """Whether the best hypothesis does not begin with the committed words, case and punctuation aside."""
+        before, after = (
+            [_bare(piece) for piece in _pieces(text, self.transcript.language)]
+            for text in (self.committed, self.transcript.text)
+        )
+        return after[: len(before)] != before
+
+
+StreamEvent: TypeAlias = SpeechStarted | Partial | Draft | SpeechEnded | Final
+
+
+class StreamingRecognizer:
+    """Listens to a stream and says what is being said, utterance by utterance.
+
+    For each utterance come, in this order: `SpeechStarted`; any number of `Partial` and `Draft`; `SpeechEnded`;
+    `Final`. The next utterance may start before the `Final` of the one before is there.
+
+    As soon as a short silence begins, the whole utterance is decoded as if it were over, so that its list is usually
+    there before the end is certain. If speech goes on, that decode only counts for the partials.
+
+    Recognisers run in a thread of their own, one call at a time: `feed` never waits for them. A partial is asked for
+    only when nothing else is being decoded. Everything is decided by the time in the stream, counted in samples; what
+    is not is how soon an answer is there. With `threaded=False` each answer is waited for, so that the same sound gives
+    the same events; that is for files and tests.
+
+    Args:
+        recognizer: Makes the lists.
+        segmenter: Default: Silero, and an end of utterance that adapts to the speaker's pauses.
+        partials: Makes the partials; a cheaper one, by default the same.
+        options: When to decode.
+        threaded: Whether recognisers run in a thread of their own.
+
+    Example:
+        >>> with StreamingRecognizer(recognizer) as stream:  # doctest: +SKIP
+        ...     for event in stream.walk(frames("order.flac")):
+        ...         print(event)
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        segmenter: Segmenter | None = None,
+        *,
+        partials: Recognizer | None = None,
+        options: StreamingOptions | None = None,
+        threaded: bool = True,
+    ) -> None:
+        self.options = options or StreamingOptions()
+        self._recognizer = recognizer
+        self._partials = partials or recognizer
+        self._segmenter = segmenter or Segmenter(endpoint=EndpointOptions())
+        self._worker: _Worker = _Thread() if threaded else _Inline()
+        self._utterance = _Utterance()
+        self._finals: deque[_Ended] = deque()
+        self._events: deque[StreamEvent | Exception] = deque()
+        self._closed = False
+
+    def feed(self, frame: Samples) -> tuple[StreamEvent, ...]:
+        """Hear one frame and say what is new; does not wait for a recogniser.
+
+        Args:
+            frame: float32, 16 kHz, shape (512,).
+
+        Raises:
+            ValueError: If the stream is closed, or the frame has another shape.
+            Exception: What the recogniser raised when it made a final list, in place of the `Final`; the stream may be
+                fed on. When it fails on a partial or a draft, that is logged and the final list is tried again.
+        """
+        self._check()
+        self._follow(self._segmenter.feed(frame))
+        self._decode()
+        return self._told()
+
+    def finish(self) -> tuple[StreamEvent, ...]:
+        """The stream is over: end what is still being said, wait for its list, and close.
+
+        Raises:
+            ValueError: If the stream is closed.
+            Exception: As `feed`; call `finish` again for the events after it.
+        """
+        self._check()
+        self._follow(self._segmenter.finish())
+        while self._finals:
+            self._finals[0].wait()
+            self._collect()
+        events = self._told()
+        if not self._events:
+            self.close()
+        return events
+
+    def walk(self, frames: Iterable[Samples]) -> Iterator[StreamEvent]:
+        """Feed all frames, then finish."""
+        for frame in frames:
+            yield from self.feed(frame)
+        yield from self.finish()
+
+    def close(self) -> None:
+        """Stop. Nothing more is decoded; a call of a recogniser that is under way is waited for."""
+        self._closed = True
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ValueError("the stream is closed; make another StreamingRecognizer for the next one")
+
+    def _follow(self, events: Sequence[SpeechEvent]) -> None:
+        for event in events:
+            self._collect()
+            self._events.append(event)
+            if isinstance(event, SpeechStarted):
+                self._utterance = _Utterance(next_partial=event.at + self.options.first_partial)
+            else:
+                self._ended(event)
+
+    def _ended(self, event: SpeechEnded) -> None:
+        utterance, draft = self._utterance, self._utterance.draft
+        # An utterance that was cut because it is too long may end before the silence that the draft was made in.
+        usable = draft is not None and draft.silent_from <= event.end
+        self._utterance = _Utterance()
+        self._finals.append(_Ended(event, utterance.agreement, draft if usable else None))
+        self._collect()
+
+    def _ready(self, ended: _Ended) -> bool:
+        """See to the list of an utterance that is over; returns whether that is done."""
+        if not ended.last_try and (ended.job is None or ended.job.error is not None):
+            if ended.job is not None:
+                logger.warning("a draft failed and is decoded again: %s", ended.job.error)
+            ended.job, ended.last_try = self._ask(self._recognizer, ended.event.audio, self.options.n_best), True
+        assert ended.job is not None
+        ended.job.needed = True
+        return ended.job.done.is_set()
+
+    def _decode(self) -> None:
+        """Ask for what the present moment calls for: a draft in a silence, a partial in speech."""
+        segmenter, utterance = self._segmenter, self._utterance
+        if not segmenter.speaking:
+            return
+        if segmenter.silence == 0.0:
+            utterance.draft = None  # speech goes on
+            if segmenter.seconds >= utterance.next_partial and not self._worker.busy:
+                utterance.next_partial = segmenter.seconds + self.options.partial_every
+                utterance.decodes.append(self._ask(self._partials, segmenter.so_far(), 1))
+        elif utterance.draft is None and segmenter.silence >= self.options.draft_after:
+            utterance.draft = self._ask(self._recognizer, segmenter.so_far(), self.options.n_best)
+            utterance.decodes.append(utterance.draft)
+
+    def _ask(self, recognizer: Recognizer, audio: Audio, n_best: int) -> _Job:
+        at = self._segmenter.seconds
+        job = _Job(lambda: recognizer.transcribe(audio, n_best=n_best), at, at - self._segmenter.silence)
+        self._worker.ask(job)
+        return job
+
+    def _told(self) -> tuple[StreamEvent, ...]:
+        """The events up to an error; the error itself, if it is the next."""
+        self._collect()
+        if self._events and isinstance(self._events[0], Exception):
+            error = self._events.popleft()
+            assert isinstance(error, Exception)
+            raise error
+        told: list[StreamEvent] = []
+        while self._events and not isinstance(event := self._events[0], Exception):
+            told.append(event)
+            self._events.popleft()
+        return tuple(told)
+
+    def _collect(self) -> None:
+        """Turn what has been decoded into events."""
+        while self._finals and self._ready(self._finals[0]):
+            event = self._finals.popleft().told()
+            if event is not None:
+                self._events.append(event)
+        utterance = self._utterance
+        while utterance.decodes and utterance.decodes[0].done.is_set():
+            self._heard(utterance.decodes.popleft(), utterance)
+
+    def _heard(self, job: _Job, utterance: _Utterance) -> None:
+        if job.error is not None:
+            logger.warning("a decode on the way failed: %s", job.error)
+        if job.transcript is None:
+            return
+        if job is utterance.draft:
+            self._events.append(Draft(job.transcript, job.at))
+        agreement = utterance.agreement
+        if job.transcript.is_speech and agreement.hear(job.transcript.text, job.transcript.language):
+            self._events.append(Partial(agreement.committed, agreement.tentative, job.at))
+
+
+class _Agreement:
+    """LocalAgreement-2: what two successive decodes begin with is committed.
+
+    Macháček et al. 2023, "Turning Whisper into Real-Time Transcription System", https://arxiv.org/abs/2307.14743.
+    """
+
+    def __init__(self) -> None:
+        self._committed: list[str] = []
+        self._rest: list[str] = []  # what the last decode heard after them
+
+    @property
+    def committed(self) -> str:
+        return "".join(self._committed).lstrip()
+
+    @property
+    def tentative(self) -> str:
+        """With the blank before it, if something is committed."""
+        rest = "".join(self._rest)
+        return rest if self._committed else rest.lstrip()
+
+    def hear(self, text: str, language: str) -> bool:
+        """Take the next decode; returns whether something has changed."""
+        before = (self.committed, self.tentative)
+        pieces = _pieces(text, language)
+        rest = pieces[_matched(self._committed, pieces) :]
+        agreed = 0
+        while agreed < min(len(rest), len(self._rest)) and _bare(rest[agreed]) == _bare(self._rest[agreed]):
+            agreed += 1
+        # Decodes of a cut sentence end it with a full stop: the newer one has heard what follows.
+        self._committed += rest[:agreed]
+        self._rest = rest[agreed:]
+        return (self.committed, self.tentative) != before
+
+
+def _pieces(text: str, language: str) -> list[str]:
+    """Words, or signs in languages without blanks, each with the blanks before it."""
+    if language in _UNSPACED:
+        return re.findall(r"\s*\S", text)
+    return [f" {word}" for word in text.split()]
+
+
+def _bare(piece: str) -> str:
+    return "".join(sign for sign in piece.casefold() if sign.isalnum())
+
+
+def _matched(committed: Sequence[str], pieces: Sequence[str]) -> int:
+    """How many pieces of a new decode stand for the committed ones: the beginning with the least edit distance."""
+    known, new = [_bare(piece) for piece in committed], [_bare(piece) for piece in pieces]
+    if new[: len(known)] == known:
+        return len(known)
+    row = list(range(len(new) + 1))
+    for i, word in enumerate(known, start=1):
+        diagonal, row[0] = row[0], i
+        for k, other in enumerate(new, start=1):
+            diagonal, row[k] = row[k], min(diagonal + (word != other), row[k] + 1, row[k - 1] + 1)
+    return min(range(len(row)), key=lambda k: (row[k], abs(k - len(known))))
+
+
+@dataclass(slots=True)
+class _Utterance:
+    """What is known of the utterance under way."""
+
+    next_partial: float = 0.0
+    agreement: _Agreement = field(default_factory=_Agreement)
+    draft: _Job | None = None
+    decodes: deque[_Job] = field(default_factory=deque)
+
+
+class _Job:
+    """One call of a recogniser."""
+
+    def __init__(self, work: Callable[[], Transcript], at: float, silent_from: float) -> None:
+        self._work = work
+        self.at = at
+        self.silent_from = silent_from
+        self.needed = False
+        self.transcript: Transcript | None = None
+        self.error: Exception | None = None
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self.transcript = self._work()
+        except Exception as error:
+            self.error = error
+        finally:
+            self.done.set()
+
+
+@dataclass(slots=True)
+class _Ended:
+    """An utterance that is over, and the call that makes its list."""
+
+    event: SpeechEnded
+    agreement: _Agreement
+    job: _Job | None
+    last_try: bool = False
+
+    def wait(self) -> None:
+        assert self.job is not None
+        self.job.done.wait()
+
+    def told(self) -> Final | Exception | None:
+        """Nothing, if the stream was closed before the call began."""
+        job, event = self.job, self.event
+        if job is None or job.transcript is None:
+            return job.error if job else None
+        # A draft was made before the padding after the speech had come.
+        transcript = replace(job.transcript, duration=event.audio.seconds, offset=event.start)
+        return Final(transcript, self.agreement.committed, event.start, event.end)
+
+
+class _Worker(Protocol):
+    """Runs jobs one at a time."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    def ask(self, job: _Job) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Inline:
+    """Runs a job when it is asked for."""
+
+    busy = False
+
+    def ask(self, job: _Job) -> None:
+        job.run()
+
+    def close(self) -> None:
+        pass
+
+
+class _Thread:
+    """Runs jobs in a thread. A job that waits gives way to a newer one, unless its answer is needed."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._waiting: list[_Job] = []
+        self._running = self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        with self._change:
+            return self._running or bool(self._waiting)
+
+    def ask(self, job: _Job) -> None:
+        with self._change:
+            for stale in [other for other in self._waiting if not other.needed]:
+                self._waiting.remove(stale)
+                stale.done.set()
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="vivavoce-recognizer", daemon=True)
+                self._thread.start()
+            self._change.notify()
+
+    def close(self) -> None:
+        with self._change:
+            self._closed = True
+            for job in self._waiting:
+                job.done.set()
+            self._waiting.clear()
+            self._change.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._running = False
+                self._change.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                job, self._running = self._waiting.pop(0), True
+            job.run()

@@ -1,0 +1,253 @@
+"""Partials, drafts and finals, on streams whose answer is known to the frame."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vivavoce.speech import FRAME, SPEECH_RATE, Audio, Segmenter, SpeechEnded, SpeechStarted, VadOptions, frames
+from vivavoce.speech.streaming import (
+    Draft,
+    Final,
+    Partial,
+    StreamingOptions,
+    StreamingRecognizer,
+    _Agreement,
+)
+from vivavoce.speech.testing import FakeDetector, FakeRecognizer
+
+FRAME_SECONDS = FRAME / SPEECH_RATE
+NEVER = StreamingOptions(first_partial=100.0)
+
+
+def sound(*parts: tuple[float, float]) -> Audio:
+    """Steps of (seconds, level) after one another."""
+    return Audio(
+        np.concatenate([np.full(round(s * SPEECH_RATE), level, np.float32) for s, level in parts]), SPEECH_RATE
+    )
+
+
+def stream(recognizer, *, options=NEVER, threaded=False, vad=None, partials=None) -> StreamingRecognizer:
+    segmenter = Segmenter(FakeDetector(), vad or VadOptions(min_silence=0.5))
+    return StreamingRecognizer(recognizer, segmenter, partials=partials, options=options, threaded=threaded)
+
+
+def of(kind, events):
+    return [event for event in events if isinstance(event, kind)]
+
+
+ORDER = sound((0.5, 0), (1.0, 0.2), (1.0, 0))
+PAUSING = sound((0.5, 0), (1.0, 0.2), (0.3, 0), (1.0, 0.2), (1.0, 0))
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["inline", "threaded"])
+def test_an_utterance_is_started_drafted_ended_and_final(threaded):
+    recognizer = FakeRecognizer(["A flat white."])
+    with stream(recognizer, threaded=threaded) as listening:
+        events = list(listening.walk(frames(ORDER)))
+    started, ended, final = (of(kind, events)[0] for kind in (SpeechStarted, SpeechEnded, Final))
+    assert final.transcript.text == "A flat white." and final is events[-1]
+    assert (final.start, final.end) == (ended.start, ended.end) == (started.at, ended.end)
+    assert final.transcript.offset == final.start
+    assert final.transcript.duration == ended.audio.seconds
+    assert len(recognizer.heard) == 1, "the draft is the final list"
+
+
+def test_the_draft_is_decoded_when_silence_begins_and_holds_the_pre_roll():
+    recognizer = FakeRecognizer(["A flat white."])
+    listening = stream(recognizer)
+    told = [(number * FRAME_SECONDS, e) for number, f in enumerate(frames(ORDER), 1) for e in listening.feed(f)]
+    (at, draft), (confirmed, _) = ((at, e) for at, e in told if isinstance(e, Draft | SpeechEnded))
+    assert at == draft.at == pytest.approx(1.5 + 0.064, abs=1.5 * FRAME_SECONDS)
+    assert confirmed == pytest.approx(1.5 + 0.5, abs=1.5 * FRAME_SECONDS)
+    (heard,) = recognizer.heard
+    assert np.array_equal(heard.samples, ORDER.slice(at - heard.seconds, at).samples)
+    assert heard.seconds == pytest.approx(0.3 + 1.0 + 0.064, abs=2 * FRAME_SECONDS)
+
+
+def test_a_draft_is_thrown_away_if_speech_goes_on():
+    recognizer = FakeRecognizer(["A flat.", "A flat white."])
+    events = list(stream(recognizer).walk(frames(PAUSING)))
+    assert [draft.transcript.text for draft in of(Draft, events)] == ["A flat.", "A flat white."]
+    (final,) = of(Final, events)
+    assert final.transcript.text == "A flat white."
+    assert recognizer.heard[1].seconds > 2.3, "the second draft hears the whole utterance again"
+
+
+def test_two_decodes_that_agree_commit_a_word():
+    script = ["I", "I would like.", "I would like a", "I would like two flat whites", "I would like two flat whites."]
+    options = StreamingOptions(first_partial=0.5, partial_every=0.2)
+    events = list(stream(FakeRecognizer(script), options=options).walk(frames(ORDER)))
+    partials = [(partial.committed, partial.tentative) for partial in of(Partial, events)]
+    assert partials == [
+        ("", "I"),
+        ("I", " would like."),
+        ("I would like", " a"),
+        ("I would like", " two flat whites"),
+        ("I would like two flat whites.", ""),
+    ]
+    assert partials[-1][0] == of(Partial, events)[-1].text
+    assert not of(Final, events)[0].revised
+
+
+def test_a_final_list_may_contradict_the_partials_and_says_so():
+    options = StreamingOptions(first_partial=0.5, partial_every=0.2)
+    listening = stream(FakeRecognizer(["A latte."]), partials=FakeRecognizer(["a flat white"]), options=options)
+    (final,) = of(Final, listening.walk(frames(ORDER)))
+    assert (final.committed, final.transcript.text, final.revised) == ("a flat white", "A latte.", True)
+
+
+def test_languages_without_blanks_commit_signs():
+    agreement = _Agreement()
+    agreement.hear("我想要一杯", "zh")
+    agreement.hear("我想要一杯咖啡。", "zh")
+    assert (agreement.committed, agreement.tentative) == ("我想要一杯", "咖啡。")
+
+
+def test_a_decode_that_changes_committed_words_is_aligned_with_them():
+    agreement = _Agreement()
+    for text in (
+        "good bye my",
+        "good bye my friend",
+        "Goodbye my friend and thanks",
+        "Goodbye my friend and thank you",
+    ):
+        agreement.hear(text, "en")
+    assert agreement.committed == "good bye my friend and"
+    assert agreement.tentative == " thank you"
+
+
+WORDS = st.lists(st.sampled_from(["a", "B.", "b", "c,", "C!", "d", "—"]), max_size=8).map(" ".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(WORDS, max_size=12), st.sampled_from(["en", "zh"]))
+def test_what_is_committed_never_changes(texts, language):
+    agreement = _Agreement()
+    committed = [""]
+    for text in texts:
+        agreement.hear(text, language)
+        committed.append(agreement.committed)
+    assert all(after.startswith(before) for before, after in itertools.pairwise(committed))
+    if texts and texts[-1]:
+        again = _Agreement()
+        again.hear(texts[-1], language)
+        again.hear(texts[-1], language)
+        assert again.committed.split() == texts[-1].split() and again.tentative == "", "agreement with itself is full"
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.floats(0.02, 2.0), st.sampled_from([0.0, 0.2])), min_size=1, max_size=8), st.booleans())
+def test_there_is_one_final_for_each_utterance_in_order(parts, threaded):
+    audio = sound(*parts)
+    vad = VadOptions(min_silence=0.5, max_speech=2.0)
+    options = StreamingOptions(first_partial=0.4, partial_every=0.2)
+    with stream(FakeRecognizer(["a", "a b", "a b c"]), options=options, threaded=threaded, vad=vad) as listening:
+        events = list(listening.walk(frames(audio)))
+    ended = [event for event in Segmenter(FakeDetector(), vad).walk(frames(audio)) if isinstance(event, SpeechEnded)]
+    assert [(e.start, e.end) for e in of(Final, events)] == [(e.start, e.end) for e in of(SpeechEnded, events)]
+    assert [(e.start, e.end) for e in ended] == [(e.start, e.end) for e in of(SpeechEnded, events)]
+
+
+def test_speech_without_end_is_cut_and_the_draft_of_a_later_moment_is_not_taken_for_it():
+    recognizer = FakeRecognizer(["words"])
+    vad = VadOptions(min_silence=0.5, max_speech=2.0)
+    events = list(stream(recognizer, vad=vad).walk(frames(sound((4.0, 0.2)))))
+    for ended, heard in zip(of(SpeechEnded, events), recognizer.heard, strict=True):
+        assert np.array_equal(ended.audio.samples, heard.samples)
+
+
+class Slow:
+    """Answers when it is let."""
+
+    def __init__(self, text="words"):
+        self._inner = FakeRecognizer([text])
+        self.started, self.let = threading.Event(), threading.Event()
+        self.calls = 0
+
+    def transcribe(self, audio, *, n_best=5, prompt="", hotwords=()):
+        self.calls += 1
+        self.started.set()
+        assert self.let.wait(10)
+        return self._inner.transcribe(audio, n_best=n_best, prompt=prompt)
+
+
+def test_the_caller_does_not_wait_and_partials_do_not_queue():
+    slow = Slow()
+    options = StreamingOptions(first_partial=0.4, partial_every=0.1)
+    with stream(slow, options=options, threaded=True) as listening:
+        events = [event for frame in frames(ORDER) for event in listening.feed(frame)]
+        assert [type(event) for event in events] == [SpeechStarted, SpeechEnded]
+        assert slow.started.wait(10) and slow.calls == 1
+        slow.let.set()
+        (final,) = of(Final, listening.finish())
+    assert final.transcript.text == "words"
+    assert slow.calls == 2, "one partial and the draft"
+
+
+def test_close_during_a_decode_waits_for_the_call_and_makes_no_other():
+    slow = Slow()
+    listening = stream(slow, threaded=True)
+    for frame in frames(PAUSING):
+        listening.feed(frame)
+    assert slow.started.wait(10)
+    closing = threading.Thread(target=listening.close)
+    closing.start()
+    slow.let.set()
+    closing.join(10)
+    assert not closing.is_alive() and slow.calls == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "vivavoce-recognizer"]
+    with pytest.raises(ValueError, match="closed"):
+        listening.feed(np.zeros(FRAME, np.float32))
+
+
+class Broken:
+    """Fails in some of its calls."""
+
+    def __init__(self, *fails):
+        self._fails = list(fails)
+        self._inner = FakeRecognizer(["words"])
+
+    def transcribe(self, audio, *, n_best=5, prompt="", hotwords=()):
+        if self._fails and self._fails.pop(0):
+            raise RuntimeError("out of memory")
+        return self._inner.transcribe(audio, n_best=n_best)
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["inline", "threaded"])
+def test_a_draft_that_fails_is_tried_again(threaded, caplog):
+    with stream(Broken(True), threaded=threaded) as listening:
+        (final,) = of(Final, listening.walk(frames(ORDER)))
+    assert final.transcript.text == "words"
+    assert "out of memory" in caplog.text and caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_list_that_fails_twice_is_raised_in_its_place():
+    listening = stream(Broken(True, True))
+    events = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        for frame in frames(ORDER):
+            events += listening.feed(frame)
+    assert [type(event) for event in events] == [SpeechStarted, SpeechEnded], "nothing that came before is lost"
+    again = [event for frame in frames(ORDER) for event in listening.feed(frame)]
+    assert of(Final, again)[0].transcript.text == "words", "the stream goes on"
+
+
+def test_what_was_no_speech_has_a_final_with_the_reason():
+    refusing = FakeRecognizer(["words"])
+    quiet = replace(refusing.transcribe(Audio.silence(1.0)), reason="only a door")
+    (final,) = of(Final, stream(FakeRecognizer([quiet])).walk(frames(ORDER)))
+    assert not final.transcript.is_speech and final.transcript.refusal == "only a door" and not final.revised
+
+
+@pytest.mark.parametrize("changes", [{"n_best": 0}, {"first_partial": 0.0}, {"partial_every": -1}, {"draft_after": 0}])
+def test_options_that_do_not_fit_are_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        StreamingOptions(**changes)
