@@ -11,7 +11,7 @@ from vivavoce.speech.correction import Chooser
 from .errors import ConfigError
 from .evaluation import Errors, errors, watched
 
-_PLACE = 1.5
+_PLACE = 1.0
 """Nats that a hypothesis without a score loses with every place in its list."""
 
 

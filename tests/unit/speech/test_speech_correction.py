@@ -83,10 +83,18 @@ def test_language_takes_the_word_that_exists_and_sounds_alike():
 
 
 def test_language_does_not_replace_a_word_by_one_that_sounds_different():
-    choice = LanguageChooser(LikesWords("the orchestra played on")).choose(
-        heard("the bant played on", "the orchestra played on")
+    choice = LanguageChooser(LikesWords("the philharmonic played on")).choose(
+        heard("the bant played on", "the philharmonic played on")
     )
     assert choice.index == 0
+
+
+@pytest.mark.parametrize(
+    ("best", "other"), [("eight the press yard", "the press yard"), ("call 55", "call 54"), ("so he said", "he said")]
+)
+def test_language_changes_no_number_and_leaves_out_no_word(best, other):
+    choice = LanguageChooser(LikesWords(other), options=LanguageOptions(language=9.0)).choose(heard(best, other))
+    assert (choice.index, choice.abstained) == (0, True)
 
 
 def test_language_abstains_where_the_gain_is_below_the_margin():
