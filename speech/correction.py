@@ -126,7 +126,7 @@ class LanguageOptions:
 
     language: float = 0.5
     sound: float = 1.5
-    margin: float = 0.25
+    margin: float = 0.0
     longest: int = 8
 
     def __post_init__(self) -> None:
