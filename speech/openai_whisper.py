@@ -13,7 +13,7 @@ from .asr import Hypothesis, Transcript
 from .audio import Audio, Samples
 from .errors import ModelError
 from .judging import judge
-from .nbest import joined
+from .nbest import distinct, joined, varied
 from .vad import SileroDetector, VoiceDetector, Window
 from .whisper import WhisperOptions
 from .whisper_tokens import check_language, context_ids
@@ -29,7 +29,7 @@ from .windows import (
 if TYPE_CHECKING:
     import torch
 
-_INSTALL = "pip install 'vivavoce[openai-whisper]'"
+_INSTALL = "pip install 'vivavoce[whisper]'"
 
 
 class OpenAIWhisperRecognizer:
@@ -42,8 +42,8 @@ class OpenAIWhisperRecognizer:
 
     Args:
         model: A checkpoint (`.pt`), or the name of one that the package downloads: "base", "small.en", "turbo", ….
-        options: `tail` and `threads` are CTranslate2's and must keep their defaults; the number of threads is
-            `torch.set_num_threads`.
+        options: `tail` and `threads` are CTranslate2's and must keep their defaults (`torch.set_num_threads` sets the
+            number of threads). No samples are drawn, and words have no times.
         detector: Default: Silero.
         device: "cpu", "cuda", or "auto": a GPU where torch sees one.
 
@@ -119,7 +119,10 @@ class OpenAIWhisperRecognizer:
         kept, reason = judge(
             heard, self.options, no_speech_prob=no_speech_prob, voice_prob=window.probability, language=language
         )
-        return window_transcript(window, kept, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best)
+        chosen = varied(distinct(kept, language=language), n_best, language=language)
+        return window_transcript(
+            window, chosen, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best
+        )
 
     def _encode(self, samples: Samples) -> torch.Tensor:
         """Float32 (n,) to (1, 1500, width), on the device."""

@@ -11,7 +11,7 @@ from .asr import Hypothesis, Transcript
 from .audio import Audio, Samples
 from .errors import ModelError
 from .judging import judge
-from .nbest import joined
+from .nbest import distinct, joined, varied
 from .openai_whisper import torch_only
 from .vad import SileroDetector, VoiceDetector, Window
 from .whisper import WhisperOptions
@@ -45,7 +45,8 @@ class TransformersWhisperRecognizer:
     Args:
         model_dir: Folder with `config.json`, weights and `tokenizer.json`.
         options: `tail` and `threads` are CTranslate2's and must keep their defaults. A patience of 1 stops when every
-            beam has ended; any other goes on until no better hypothesis can follow.
+            beam has ended; any other goes on until no better hypothesis can follow. No samples are drawn, and words
+            have no times.
         detector: Default: Silero.
         device: "cpu", "cuda", or "auto": a GPU where torch sees one.
 
@@ -120,7 +121,10 @@ class TransformersWhisperRecognizer:
         kept, reason = judge(
             heard, self.options, no_speech_prob=no_speech_prob, voice_prob=window.probability, language=language
         )
-        return window_transcript(window, kept, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best)
+        chosen = varied(distinct(kept, language=language), n_best, language=language)
+        return window_transcript(
+            window, chosen, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best
+        )
 
     def _encode(self, samples: Samples) -> torch.Tensor:
         """Float32 (n,) to (1, 1500, width), on the device."""

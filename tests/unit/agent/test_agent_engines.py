@@ -64,5 +64,5 @@ def test_a_missing_package_names_the_pip_line(monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setitem(sys.modules, "whisper", None)
-    with pytest.raises(ConfigError, match=r"pip install 'vivavoce\[openai-whisper\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'vivavoce\[whisper\]'"):
         open_recognizer("openai", tmp_path / "base.pt", device="cpu")

@@ -54,7 +54,7 @@ def test_a_missing_model_says_what_to_name(tmp_path):
 
 def test_without_its_package_an_engine_names_the_pip_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "whisper", None)
-    with pytest.raises(ImportError, match=r"pip install 'vivavoce\[openai-whisper\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'vivavoce\[whisper\]'"):
         OpenAIWhisperRecognizer(tmp_path / "base.pt", device="cpu")
 
 
