@@ -128,13 +128,20 @@ def omissions() -> Costs:
     return np.array([_CHEAP.get(symbol, 0.9 if symbol in _VOWELS else 1.0) for symbol in _SYMBOLS])
 
 
-def alignments(said: Sequence[Sequence[int]], heard: Sequence[int], starts: Sequence[int] | NDArray[np.int_]) -> Costs:
+def alignments(
+    said: Sequence[Sequence[int]],
+    heard: Sequence[int],
+    starts: Sequence[int] | NDArray[np.int_],
+    *,
+    missed: float = 1.0,
+) -> Costs:
     """What it costs that something was said where a stretch of `heard` was, for every stretch.
 
     Args:
         said: Phonemes of p phrases.
         heard: Phonemes, shape (n,).
         starts: Where a stretch may begin, each in [0, n], shape (s,).
+        missed: What a phoneme costs that was said and not heard, as a share of one that was heard and not said.
 
     Returns:
         Weighted edit distances of each phrase to ``heard[start:end]``, float64, shape (p, s, n + 1), infinite where
