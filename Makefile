@@ -17,6 +17,8 @@ $(STAMP):
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		--config-settings editable_mode=strict -e '.[dev]'
+	# Its requirement on Linux is 1 GB of triton, which a CPU has no use for.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'openai-whisper>=20250625'
 	rm -f $(VENV)/installed-*
 	touch $@
 

@@ -163,23 +163,32 @@ def transcribe(
     manifest: Annotated[Path | None, typer.Option(help="NeMo manifest (JSON lines with audio_filepath).")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="JSON lines instead of the screen.")] = None,
     n_best: NBest = 5,
-    model: Annotated[str, typer.Option(help="Whisper model: a name of `models list`, or a folder.")] = "whisper-base",
+    model: Annotated[str | None, typer.Option(help="What the engine runs: a name, or a folder.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="ctranslate2, openai, transformers, ctc, or package.module:Class.")
+    ] = "ctranslate2",
+    hotwords: Annotated[str, typer.Option(help="Words that are likely to be said, with commas between them.")] = "",
+    stream: Annotated[bool, typer.Option("--stream", help="While it is said; the microphone if no file.")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime", help="With --stream: play a file as it was said.")] = False,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Write down what was said, as an N-best list."""
-    from vivavoce.speech import WhisperRecognizer
     from vivavoce.speech.audio import atomic_file
 
+    from .engines import open_recognizer
+
+    where, likely = device_name(device), [word.strip() for word in hotwords.split(",") if word.strip()]
+    if stream:
+        _live(files or [], engine, model, where, n_best, realtime=realtime, as_json=as_json)
+        return
     named = [(str(file), file) for file in files or []] + (_manifest(manifest) if manifest else [])
     if not named:
         raise typer.BadParameter("Name a recording, or a --manifest.")
     with progress() as advance:
-        recognizer = in_thread(
-            lambda: WhisperRecognizer(models.resolve(model, progress=advance), device=device_name(device))
-        )
+        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
         lines = (
-            {"audio_filepath": name, **_transcript_json(_transcribed(recognizer, path, n_best, advance))}
+            {"audio_filepath": name, **_transcript_json(_transcribed(recognizer, path, n_best, likely, advance))}
             for name, path in named
         )
         if out_file is not None:
@@ -414,12 +423,28 @@ def _manifest(path: Path) -> list[tuple[str, Path]]:
     return rows
 
 
-def _transcribed(recognizer: Any, path: Path, n_best: int, advance: models.Progress) -> Transcript:
+def _live(
+    files: list[Path], engine: str, model: str | None, device: str, n_best: int, *, realtime: bool, as_json: bool
+) -> None:
+    from .engines import open_recognizer
+    from .live import transcribe_live
+
+    with progress() as advance:
+        recognizer = in_thread(lambda: open_recognizer(engine, model, device=device, progress=advance))
+    sources: list[Path | None] = [*files] or [None]
+    for source in sources:
+        transcribe_live(source, recognizer, out, n_best=n_best, realtime=realtime, as_json=as_json)
+
+
+def _transcribed(recognizer: Any, path: Path, n_best: int, hotwords: list[str], advance: models.Progress) -> Transcript:
     from vivavoce.speech.nbest import joined
 
     seconds = Audio.length(path)
     windows = []
-    for window in recognizer.transcribe_long(path, n_best=n_best):
+    if not hasattr(recognizer, "transcribe_long"):  # one's own: the protocol has one method
+        heard: Transcript = recognizer.transcribe(Audio.read(path), n_best=n_best, hotwords=hotwords)
+        return heard
+    for window in recognizer.transcribe_long(path, n_best=n_best, hotwords=hotwords):
         windows.append(window)
         if seconds > 60:
             advance(int(window.offset + window.duration), int(seconds), path.name)
@@ -433,6 +458,7 @@ def _transcript_json(heard: Transcript) -> dict[str, Any]:
             for h, posterior in zip(heard.hypotheses, heard.posteriors(), strict=True)
         ],
         "entropy": heard.entropy,
+        "confidence": heard.confidence,
         "no_speech_prob": heard.no_speech_prob,
         "is_speech": heard.is_speech,
         "language": heard.language,

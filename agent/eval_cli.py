@@ -161,3 +161,145 @@ def nbest(
     if output is not None:
         write_rows(output, items)
     tell(summary, as_json)
+
+
+@eval_app.command()
+def wer(
+    manifest: Manifest,
+    noise: NoiseOption = None,
+    snr: Snr = 10.0,
+    engine: Engine = "ctranslate2",
+    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    choose: Annotated[str, typer.Option("--choose", help="1best, rover, mbr, lm or auto.")] = "1best",
+    rival: Annotated[bool, typer.Option(help="Time faster-whisper on the same clips.")] = True,
+    device: DeviceOption = "auto",
+    n_best: NBest = 5,
+    limit: Limit = None,
+    output: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Recordings with their text: error rates of lists, time, calibration, and faster-whisper in the same run."""
+    from . import models
+    from .assistant import ASR
+    from .engines import open_recognizer
+    from .eval_speech import evaluate_wer, faster_whisper
+    from .evaluation import Noise, read_clips, write_rows
+    from .scoring import open_chooser
+
+    where = device_name(device)
+    clips = read_clips(manifest, ("text",), limit)
+    mixed = Noise.read(noise, snr) if noise is not None else None
+    with progress() as advance:
+        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
+        chooser = None
+        if choose != "1best":
+            chooser = in_thread(lambda: open_chooser(choose, device=where, progress=advance))
+        other = in_thread(lambda: faster_whisper(str(models.resolve(ASR, progress=advance)))) if rival else None
+        summary, items = in_thread(
+            lambda: evaluate_wer(
+                clips, recognizer, n_best=n_best, noise=mixed, chooser=chooser, rival=other, progress=advance
+            )
+        )
+    if output is not None:
+        write_rows(output, items)
+    tell(summary, as_json)
+
+
+@eval_app.command()
+def speech_gate(
+    manifest: Manifest,
+    expect: Annotated[str, typer.Option(help="What the recordings hold: speech or none.")],
+    engine: Engine = "ctranslate2",
+    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    device: DeviceOption = "auto",
+    limit: Limit = None,
+    output: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Recordings of speech, or of none: how many are heard as speech, and why the others are refused."""
+    from .engines import open_recognizer
+    from .eval_speech import evaluate_speech_gate
+    from .evaluation import read_clips, write_rows
+
+    if expect not in ("speech", "none"):
+        raise typer.BadParameter(f"--expect is speech or none, not {expect!r}.")
+    where = device_name(device)
+    clips = read_clips(manifest, (), limit)
+    with progress() as advance:
+        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
+        summary, items = in_thread(
+            lambda: evaluate_speech_gate(clips, recognizer, expect_speech=expect == "speech", progress=advance)
+        )
+    if output is not None:
+        write_rows(output, items)
+    tell(summary, as_json)
+
+
+@eval_app.command()
+def calibrate(
+    manifest: Manifest,
+    noise: NoiseOption = None,
+    snr: Snr = 10.0,
+    engine: Engine = "ctranslate2",
+    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    device: DeviceOption = "auto",
+    n_best: NBest = 5,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Fit how sure a list may be of its first hypothesis, on recordings with their text."""
+    from .engines import open_recognizer
+    from .eval_speech import evaluate_calibration
+    from .evaluation import Noise, read_clips
+
+    where = device_name(device)
+    clips = read_clips(manifest, ("text",), limit)
+    mixed = Noise.read(noise, snr) if noise is not None else None
+    with progress() as advance:
+        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
+        summary = in_thread(
+            lambda: evaluate_calibration(clips, recognizer, n_best=n_best, noise=mixed, progress=advance)
+        )
+    tell(summary, as_json)
+
+
+@eval_app.command()
+def streaming(
+    manifest: Manifest,
+    endpoint_delay: Annotated[
+        float | None, typer.Option(help="Seconds of silence that end an utterance; adapts to the speaker by default.")
+    ] = None,
+    min_seconds: Annotated[float, typer.Option(help="Leave shorter recordings out.")] = 3.0,
+    max_seconds: Annotated[float, typer.Option(help="Leave longer recordings out.")] = 8.0,
+    engine: Engine = "ctranslate2",
+    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    device: DeviceOption = "auto",
+    n_best: NBest = 5,
+    limit: Limit = None,
+    output: Out = None,
+    as_json: Json = False,
+) -> None:
+    """How soon partials and the final list are there when recordings are played in real time."""
+    from .engines import open_recognizer
+    from .eval_streaming import evaluate_streaming
+    from .evaluation import read_clips, write_rows
+
+    where = device_name(device)
+    clips = read_clips(manifest, ("text",))
+    with progress() as advance:
+        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
+        summary, items = in_thread(
+            lambda: evaluate_streaming(
+                clips,
+                recognizer,
+                endpoint_delay=endpoint_delay,
+                n_best=n_best,
+                min_seconds=min_seconds,
+                max_seconds=max_seconds,
+                limit=limit,
+                progress=advance,
+            )
+        )
+    if output is not None:
+        write_rows(output, items)
+    tell(summary, as_json)

@@ -4,13 +4,21 @@
 Models are loaded when their class is constructed, never at import.
 """
 
-from .asr import Hypothesis, Recognizer, Transcript, Word
+from .asr import Calibration, Hypothesis, Recognizer, Transcript, Word
 from .audio import SPEECH_RATE, Audio
+from .confusion import ConfusionNetwork
+from .correction import BayesChooser, Choice, Chooser, FirstChooser, LanguageChooser, RoverChooser, SentenceScorer
+from .ctc import CTCRecognizer
+from .endpointing import Endpointing, EndpointOptions
 from .errors import AudioError, ModelError, SpeechError, SynthesisError
-from .nbest import distinct, normalizer
+from .fulltext import FullTextCorrector
+from .nbest import distinct, normalizer, varied
+from .openai_whisper import OpenAIWhisperRecognizer
 from .sentences import sentences
 from .sink import WavSink
 from .source import frames
+from .streaming import Draft, Final, Partial, StreamingRecognizer
+from .transformers_whisper import TransformersWhisperRecognizer
 from .tts import HibariSynthesizer, Synthesizer, speakable
 from .vad import (
     FRAME,
@@ -31,20 +39,39 @@ __all__ = [
     "SPEECH_RATE",
     "Audio",
     "AudioError",
+    "BayesChooser",
+    "CTCRecognizer",
+    "Calibration",
+    "Choice",
+    "Chooser",
+    "ConfusionNetwork",
+    "Draft",
+    "EndpointOptions",
+    "Endpointing",
+    "Final",
+    "FirstChooser",
+    "FullTextCorrector",
     "HibariSynthesizer",
     "Hypothesis",
+    "LanguageChooser",
     "ModelError",
+    "OpenAIWhisperRecognizer",
+    "Partial",
     "Recognizer",
+    "RoverChooser",
     "Segment",
     "Segmenter",
+    "SentenceScorer",
     "SileroDetector",
     "SpeechEnded",
     "SpeechError",
     "SpeechEvent",
     "SpeechStarted",
+    "StreamingRecognizer",
     "SynthesisError",
     "Synthesizer",
     "Transcript",
+    "TransformersWhisperRecognizer",
     "VadOptions",
     "VoiceDetector",
     "WavSink",
@@ -57,4 +84,5 @@ __all__ = [
     "sentences",
     "speakable",
     "speech_segments",
+    "varied",
 ]

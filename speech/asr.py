@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,7 @@ class Transcript:
         duration: Seconds of audio.
         reason: Why there is no hypothesis, a sentence; "" if there is one.
         offset: Seconds from the beginning of the recording, for a window of a long one.
+        calibration: How sure the list may be of its first hypothesis, where that was measured for its recogniser.
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -69,6 +71,7 @@ class Transcript:
     duration: float
     reason: str = ""
     offset: float = 0.0
+    calibration: Calibration | None = None
 
     @classmethod
     def nothing(cls, reason: str, duration: float, no_speech_prob: float = 1.0) -> Transcript:
@@ -115,7 +118,12 @@ class Transcript:
 
     @property
     def confidence(self) -> float:
-        """Posterior of the best hypothesis; 0 if nobody spoke."""
+        """Probability that the best hypothesis is what was said; 0 if nobody spoke.
+
+        Without a calibration it is the posterior among those listed, which is too sure.
+        """
+        if self.calibration is not None:
+            return self.calibration.confidence(self)
         return max(self.posteriors(), default=0.0)
 
     @property
@@ -125,15 +133,81 @@ class Transcript:
         return first - second
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How sure a list may be that its best hypothesis is exactly what was said.
+
+    Something that is not in the list may have been said too. It takes part in the softmax with a score of its own,
+    `other + other_per_token · n_tokens`: the longer a sentence, the more ways there are to mishear it. All numbers are
+    fitted on lists of which it is known whether the best hypothesis is right (temperature: Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599).
+
+    Attributes:
+        temperature: What scores are divided by.
+        other: Nats.
+        other_per_token: Nats per token of the best hypothesis.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+    """
+
+    temperature: float
+    other: float
+    other_per_token: float
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}")
+
+    def confidence(self, transcript: Transcript) -> float:
+        """Probability that the best hypothesis is right; 0 if nobody spoke."""
+        if not transcript.hypotheses:
+            return 0.0
+        best = transcript.hypotheses[0]
+        scores = [hypothesis.log_prob for hypothesis in transcript.hypotheses]
+        scaled = np.array([*scores, self.other + self.other_per_token * best.n_tokens]) / self.temperature
+        weights = np.exp(scaled - scaled.max())
+        return float(weights[0] / weights.sum())
+
+    @classmethod
+    def fit(cls, transcripts: Sequence[Transcript], right: Sequence[bool]) -> Calibration:
+        """The numbers under which what is known is likeliest.
+
+        Args:
+            transcripts: Lists of which none is empty.
+            right: Whether the best hypothesis is what was said.
+
+        Raises:
+            ValueError: If there are fewer than 20 lists, or all best hypotheses are right, or all are wrong.
+        """
+        if len(right) < 20 or all(right) or not any(right):
+            raise ValueError(
+                f"{len(right)} lists with {sum(right)} right ones do not tell how sure to be: give at least 20, "
+                "some right and some wrong"
+            )
+        from scipy.optimize import minimize
+
+        def surprise(numbers: Sequence[float]) -> float:
+            guess = cls(math.exp(numbers[0]), numbers[1], numbers[2])
+            chances = np.clip([guess.confidence(transcript) for transcript in transcripts], 1e-6, 1 - 1e-6)
+            return float(-np.mean(np.log(np.where(right, chances, 1 - chances))))
+
+        found = minimize(surprise, [0.0, -2.0, 0.0], method="Nelder-Mead").x
+        return cls(math.exp(found[0]), float(found[1]), float(found[2]))
+
+
 class Recognizer(Protocol):
     """Turns audio into a list of what may have been said."""
 
-    def transcribe(self, audio: Audio, *, n_best: int = 5, prompt: str = "") -> Transcript:
+    def transcribe(
+        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
+    ) -> Transcript:
         """Recognise audio of any rate and length.
 
         Args:
             audio: What was recorded. Silence and noise are no error: the transcript says that nobody spoke.
             n_best: How many different hypotheses at most; fewer if fewer differ, never copies.
-            prompt: Words that were said before or are likely, as context.
+            prompt: What was said before, as context.
+            hotwords: Words that are likely to be said, such as names; hypotheses with them become likelier.
         """
         ...

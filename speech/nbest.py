@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from .asr import Hypothesis, Transcript
 
 
@@ -58,6 +60,43 @@ def distinct(
     return tuple(sorted(summed, key=lambda h: -h.log_prob)[:n_best])
 
 
+def varied(
+    hypotheses: Sequence[Hypothesis], n_best: int, *, language: str = "en", temperature: float = 1.0
+) -> tuple[Hypothesis, ...]:
+    """The best hypothesis and those that, together, lie closest to what else may have been said.
+
+    The likeliest hypotheses often differ in one and the same word. Chosen is, one after the other, the hypothesis that
+    most lowers the expected number of words by which the nearest chosen one is wrong, the expectation taken over all
+    of them (a facility-location choice; the loss is that of minimum-Bayes-risk decoding, Kumar & Byrne 2004,
+    https://aclanthology.org/N04-1022).
+
+    Args:
+        hypotheses: Distinct ones, best first.
+        n_best: How many to choose.
+        language: Whose normaliser makes words comparable.
+        temperature: Of the expectation; above 1 the unlikely ones count for more.
+
+    Returns:
+        Best first.
+    """
+    if len(hypotheses) <= n_best:
+        return tuple(hypotheses)
+    from rapidfuzz.distance import Levenshtein
+
+    normalize = normalizer(language)
+    words = [normalize(hypothesis.text).split() for hypothesis in hypotheses]
+    scores = np.array([hypothesis.log_prob for hypothesis in hypotheses]) / temperature
+    weights = np.exp(scores - scores.max())
+    apart = np.array([[Levenshtein.distance(a, b) for b in words] for a in words], dtype=np.float64)
+    chosen, nearest = [0], apart[:, 0]
+    while len(chosen) < n_best:
+        gains = weights @ (nearest[:, None] - np.minimum(nearest[:, None], apart))
+        gains[chosen] = -1.0
+        chosen.append(int(np.argmax(gains)))
+        nearest = np.minimum(nearest, apart[:, chosen[-1]])
+    return tuple(hypotheses[i] for i in sorted(chosen))
+
+
 def joined(windows: Sequence[Transcript], *, duration: float, n_best: int) -> Transcript:
     """One transcript of a recording from those of its windows, in order.
 
@@ -81,7 +120,9 @@ def joined(windows: Sequence[Transcript], *, duration: float, n_best: int) -> Tr
         for choice in spoken[doubtful].hypotheses[:n_best]
     ]
     no_speech_prob = min(window.no_speech_prob for window in spoken)
-    return Transcript(tuple(hypotheses), spoken[0].language, no_speech_prob, duration)
+    return Transcript(
+        tuple(hypotheses), spoken[0].language, no_speech_prob, duration, calibration=spoken[0].calibration
+    )
 
 
 def _row(hypotheses: Sequence[Hypothesis]) -> Hypothesis:

@@ -32,6 +32,7 @@ class FakeRecognizer:
     Attributes:
         heard: The audio of each call.
         prompts: The prompt of each call.
+        hotwords: The likely words of each call.
     """
 
     def __init__(self, script: Sequence[Transcript | str]) -> None:
@@ -41,13 +42,17 @@ class FakeRecognizer:
         self._next = 0
         self.heard: list[Audio] = []
         self.prompts: list[str] = []
+        self.hotwords: list[tuple[str, ...]] = []
 
-    def transcribe(self, audio: Audio, *, n_best: int = 5, prompt: str = "") -> Transcript:
+    def transcribe(
+        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
+    ) -> Transcript:
         """The script's next transcript, cut to `n_best`."""
         if n_best < 1:
             raise ValueError(f"n_best must be at least 1, not {n_best}")
         self.heard.append(audio)
         self.prompts.append(prompt)
+        self.hotwords.append(tuple(hotwords))
         if audio.rms < _AUDIBLE:
             return Transcript.nothing("nobody spoke", audio.seconds)
         scripted = self._script[min(self._next, len(self._script) - 1)]
@@ -111,7 +116,9 @@ def check_recognizer(recognizer: Recognizer, speech: Audio | None = None) -> Non
     _check_list(transcript, 5)
     _same_length(transcript, speech)
     _check_list(recognizer.transcribe(speech, n_best=1), 1)
-    _check_list(recognizer.transcribe(speech.resampled(8_000), n_best=2, prompt="Good morning."), 2)
+    _check_list(
+        recognizer.transcribe(speech.resampled(8_000), n_best=2, prompt="Good morning.", hotwords=["coffee"]), 2
+    )
 
 
 def _same_length(transcript: Transcript, audio: Audio) -> None:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import copy
-import functools
 import logging
 import math
 import os
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
-
-from .asr import Hypothesis, Transcript
+from .asr import Calibration, Hypothesis, Transcript, Word
 from .audio import Audio, Samples
 from .errors import ModelError
-from .nbest import distinct, joined, normalizer
-from .source import speech_blocks
-from .vad import SileroDetector, VadOptions, VoiceDetector, Window, speech_windows
+from .judging import judge
+from .nbest import distinct, joined, varied
+from .vad import SileroDetector, VadOptions, VoiceDetector, Window
+from .whisper_tokens import CONTEXT, WhisperTokens
+from .windows import WINDOW_SECONDS, heard_windows, log_mel, token_limit, window_transcript
 
 logger = logging.getLogger(__name__)
 
-_WINDOW_SECONDS = 30.0
-_FRAMES_PER_SECOND = 100
-_FRAMES = 3_000
-_CONTEXT = 448
-"""Tokens that Whisper's decoder takes, prompt included (Radford et al. 2022, https://arxiv.org/abs/2212.04356)."""
-# Nobody says more; a decoder that loops is stopped here instead of at the end of its context.
-_TOKENS_PER_SECOND = 25
-_SPARE_TOKENS = 32
 _FETCH = "run `vivavoce models fetch`, or name the folder of a Whisper model converted to CTranslate2"
+_FRAMES_PER_SECOND = 50
+"""Of the encoder's output, which word times are counted in; it takes twice as many."""
+
+
+_CALIBRATION = Calibration(temperature=0.73, other=-1.38, other_per_token=-0.047)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,13 @@ class WhisperOptions:
             for words with either model alone.
         completeness: A hypothesis with less than this share of the tokens of the one that is best per token has left
             something out: dropped.
+        samples: Draw this many hypotheses at `sample_temperature` for each one that is still missing after a beam of
+            twice the width has been searched too; 0 draws none.
+        sample_temperature: Above 1 draws unlikely words more often than the model thinks they are said.
+        word_times: Say when each word of the best hypothesis was said; one more pass of the decoder.
         compression_threshold: A hypothesis that zlib compresses by more than this factor repeats itself: dropped.
+        calibration: How sure a list may be of its first hypothesis (`vivavoce eval calibrate` fits it); the default was
+            fitted on 380 English clips and Whisper base.
         compute_type: CTranslate2's name of a number format; "auto" is int8 on a CPU and float16 on a GPU.
         threads: CPU threads; 0 takes all that this process may use.
         vad: Which parts are speech.
@@ -72,6 +73,10 @@ class WhisperOptions:
     voice_log_prob_threshold: float = -0.7
     completeness: float = 0.8
     compression_threshold: float = 2.4
+    samples: int = 2
+    sample_temperature: float = 1.2
+    word_times: bool = True
+    calibration: Calibration | None = _CALIBRATION
     compute_type: str = "auto"
     threads: int = 0
     vad: VadOptions = field(default_factory=VadOptions)
@@ -90,12 +95,17 @@ class WhisperOptions:
             )
         if not 0 <= self.completeness <= 1:
             raise ValueError(f"completeness is a share, not {self.completeness}; use 0.8")
+        if self.samples < 0 or self.sample_temperature <= 0:
+            raise ValueError(
+                f"samples={self.samples} must not be negative and sample_temperature={self.sample_temperature} must be "
+                "positive; use 2 and 1.2"
+            )
         if self.threads < 0:
             raise ValueError(f"threads must be 0 (all) or a number of threads, not {self.threads}")
-        if self.vad.max_speech + 2 * self.vad.padding > _WINDOW_SECONDS:
+        if self.vad.max_speech + 2 * self.vad.padding > WINDOW_SECONDS:
             raise ValueError(
                 f"vad.max_speech={self.vad.max_speech} with a padding of {self.vad.padding} s on both sides does not "
-                f"fit into Whisper's {_WINDOW_SECONDS:.0f} s; use at most {_WINDOW_SECONDS - 2 * self.vad.padding:g}"
+                f"fit into Whisper's {WINDOW_SECONDS:.0f} s; use at most {WINDOW_SECONDS - 2 * self.vad.padding:g}"
             )
 
 
@@ -133,18 +143,32 @@ class WhisperRecognizer:
         self._detector = detector or SileroDetector()
         folder = Path(model_dir)
         self._model = _load(folder, self.device, self.options)
-        self._tokens = _Tokens(folder / "tokenizer.json", multilingual=self._model.is_multilingual)
+        self._tokens = WhisperTokens(folder / "tokenizer.json", multilingual=self._model.is_multilingual, advice=_FETCH)
         if self.options.language is not None:
             self._tokens.start(self.options.language)  # refuses a language that the model does not know
-        self._features = _features(self._model.n_mels)
 
-    def transcribe(self, audio: Audio, *, n_best: int = 5, prompt: str = "") -> Transcript:
+    def with_options(self, options: WhisperOptions) -> Self:
+        """A recogniser on the same loaded model that decodes otherwise; number format and threads stay as they are.
+
+        Raises:
+            ValueError: If the model does not know the language.
+        """
+        if options.language is not None:
+            self._tokens.start(options.language)
+        other = copy.copy(self)
+        other.options = options
+        return other
+
+    def transcribe(
+        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
+    ) -> Transcript:
         """Recognise audio of any rate and length; more than 30 seconds are recognised in windows and joined.
 
         Args:
             audio: What was recorded.
             n_best: How many different hypotheses at most.
             prompt: Context; its end is kept if it is too long.
+            hotwords: Words that are likely to be said; Whisper reads them before the context.
 
         Returns:
             The list, or a refusal with its reason if nobody spoke.
@@ -152,11 +176,16 @@ class WhisperRecognizer:
         Raises:
             ValueError: If `n_best` is less than 1.
         """
-        windows = list(self.transcribe_long(audio, n_best=n_best, prompt=prompt))
+        windows = list(self.transcribe_long(audio, n_best=n_best, prompt=prompt, hotwords=hotwords))
         return joined(windows, duration=audio.seconds, n_best=n_best)
 
     def transcribe_long(
-        self, source: Audio | str | os.PathLike[str], *, n_best: int = 5, prompt: str = ""
+        self,
+        source: Audio | str | os.PathLike[str],
+        *,
+        n_best: int = 5,
+        prompt: str = "",
+        hotwords: Sequence[str] = (),
     ) -> Iterator[Transcript]:
         """Recognise a recording window by window; a file of any length in the memory of about two windows.
 
@@ -168,33 +197,56 @@ class WhisperRecognizer:
             AudioError: If the file cannot be read.
             ValueError: If `n_best` is less than 1.
         """
-        if n_best < 1:
-            raise ValueError(f"n_best must be at least 1, not {n_best}")
-        return self._transcribe(speech_blocks(source), n_best, self._tokens.context(prompt))
+        context = self._tokens.context(prompt, hotwords)
+        return heard_windows(
+            source,
+            lambda window, language: self._hear(window, language, n_best, context),
+            n_best=n_best,
+            detector=self._detector,
+            vad=self.options.vad,
+            language=self.options.language,
+        )
 
-    def _transcribe(self, blocks: Iterable[Audio], n_best: int, context: list[int]) -> Iterator[Transcript]:
-        language = self.options.language
-        # A copy per recording: the stream of another thread must not run through this one's state.
-        detector = copy.copy(self._detector)
-        for window in speech_windows(blocks, detector, self.options.vad, longest=_WINDOW_SECONDS):
-            encoded = self._encode(window.audio.samples)
-            language = language or self._language(encoded)
-            yield self._decode(encoded, window, language, n_best, context)
+    def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
+        encoded = self._encode(window.audio.samples)
+        language = language or self._language(encoded)
+        search = _Search(self._model, self._tokens, encoded, context + self._tokens.start(language), window)
+        options, wanted = self.options, max(5, self.options.beams_per_hypothesis * n_best)
+
+        def found() -> tuple[list[Hypothesis], str]:
+            return judge(
+                search.best_per_token(),
+                options,
+                no_speech_prob=search.no_speech_prob,
+                voice_prob=window.probability,
+                language=language,
+            )
+
+        def missing() -> int:
+            return n_best - len(distinct(kept, language=language)) if n_best > 1 and not reason else 0
+
+        search.beam(wanted, options.patience)
+        kept, reason = found()
+        if missing() > 0:
+            search.beam(2 * wanted, options.patience)
+            kept, reason = found()
+        if options.samples and (drawn := missing()) > 0:
+            search.sample(options.samples * drawn, options.sample_temperature)
+            kept, reason = found()
+        kept = list(varied(distinct(kept, language=language), n_best, language=language))
+        if options.word_times and kept:
+            kept[0] = replace(kept[0], words=search.words(kept[0].text, window.start))
+        heard = window_transcript(
+            window, kept, reason, language=language, no_speech_prob=search.no_speech_prob, n_best=n_best
+        )
+        return replace(heard, calibration=options.calibration)
 
     def _encode(self, samples: Samples) -> Any:
         """One encoder pass: float32 (n,) to (1, frames / 2, width), left on the device."""
         import ctranslate2
 
-        mel = self._features(samples)[:, :_FRAMES]
-        frames = _FRAMES
-        if self.options.tail is not None:
-            # Whole seconds, so that the allocator of CTranslate2 sees few sizes.
-            seconds = math.ceil(mel.shape[1] / _FRAMES_PER_SECOND + self.options.tail)
-            frames = min(_FRAMES, seconds * _FRAMES_PER_SECOND)
-        # Silence in log-mel is the floor, 8 decades (2 after scaling) below the loudest bin, not 0.
-        padded = np.full((1, mel.shape[0], frames), mel.max() - 2.0, dtype=np.float32)
-        padded[0, :, : mel.shape[1]] = mel[:, :frames]
-        return self._model.encode(ctranslate2.StorageView.from_array(padded))
+        mel = log_mel(samples, self._model.n_mels, self.options.tail)
+        return self._model.encode(ctranslate2.StorageView.from_array(mel))
 
     def _language(self, encoded: Any) -> str:
         if not self._model.is_multilingual:
@@ -203,104 +255,72 @@ class WhisperRecognizer:
         logger.debug("detected language %s with probability %.2f", token, probability)
         return str(token).strip("<|>")
 
-    def _decode(self, encoded: Any, window: Window, language: str, n_best: int, context: list[int]) -> Transcript:
-        prompt = context + self._tokens.start(language)
-        beams = max(5, self.options.beams_per_hypothesis * n_best)
-        allowed = int(window.audio.seconds * _TOKENS_PER_SECOND) + _SPARE_TOKENS
-        result = self._model.generate(
-            encoded,
-            [prompt],
-            beam_size=beams,
-            patience=self.options.patience,
-            num_hypotheses=beams,
-            length_penalty=1.0,
-            max_length=min(_CONTEXT, len(prompt) + allowed),
-            return_scores=True,
-            return_no_speech_prob=True,
-        )[0]
-        heard = [
-            # A score is the sum of log-probabilities, the end's included, divided by the tokens without the end.
-            Hypothesis(self._tokens.text(ids), float(score) * max(1, len(ids)), len(ids) + 1)
-            for ids, score in zip(result.sequences_ids, result.scores, strict=True)
-        ]
-        kept, reason = self._judge(heard, result.no_speech_prob, window.probability, language)
-        duration = window.end - window.start
-        if reason:
-            logger.debug("refused %.2f s: %s", duration, reason)
-            return replace(Transcript.nothing(reason, duration, result.no_speech_prob), offset=window.start)
-        hypotheses = distinct(kept, language=language, n_best=n_best)
-        return Transcript(hypotheses, language, result.no_speech_prob, duration, offset=window.start)
 
-    def _judge(
-        self, heard: list[Hypothesis], no_speech_prob: float, voice_prob: float, language: str
-    ) -> tuple[list[Hypothesis], str]:
-        """The hypotheses that can have been said, or the reason why nothing was; `heard` is best per token first."""
-        options = self.options
-        kept = [h for h in heard if _compression(h.text) <= options.compression_threshold]
-        if not kept:
-            return [], "the recogniser only repeated itself, so nothing intelligible was said"
-        # A decoder may skip a whole sentence, and the sum over fewer tokens is then the higher one: among what is left,
-        # sums compare (18 windows of 25 s of several sentences: WER 16.9 without this, 14.2 with it).
-        kept = [h for h in kept if h.n_tokens >= options.completeness * kept[0].n_tokens]
-        best = max(kept, key=lambda h: h.log_prob)
-        silent = no_speech_prob > options.no_speech_threshold and best.mean_log_prob < options.log_prob_threshold
-        voiceless = voice_prob < options.voice_threshold and best.mean_log_prob < options.voice_log_prob_threshold
-        if silent or voiceless:
-            return [], (
-                f"this does not sound like speech (no-speech probability {no_speech_prob:.2f}, "
-                f"voice {voice_prob:.2f}, {best.mean_log_prob:.1f} nats per token)"
-            )
-        wordless = normalizer(language)
-        if not wordless(best.text):
-            return [], "there were sounds but no words"
-        return [h for h in kept if wordless(h.text)], ""
+class _Search:
+    """What several searches found on one encoding of one window.
 
+    All give the sum of the log-probabilities of a token sequence under the same distribution (a sample's are those at
+    temperature 1), which is what teacher forcing would give: they compare without being computed again.
+    """
 
-class _Tokens:
-    """Whisper's special tokens by name, and text to and from the others."""
+    def __init__(self, model: Any, tokens: WhisperTokens, encoded: Any, prompt: list[int], window: Window) -> None:
+        self._model, self._tokens, self._encoded, self._prompt = model, tokens, encoded, prompt
+        self._window = window
+        self._found: dict[tuple[int, ...], Hypothesis] = {}
+        self.no_speech_prob = 0.0
 
-    def __init__(self, path: Path, *, multilingual: bool) -> None:
-        import tokenizers
+    def beam(self, width: int, patience: float) -> None:
+        """Beam search; it ranks by log-probability per token, which keeps it from leaving sentences out."""
+        result = self._generate(beam_size=width, patience=patience, num_hypotheses=width, return_no_speech_prob=True)
+        self.no_speech_prob = result.no_speech_prob
 
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(os.fspath(path))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"the tokenizer {path} is broken ({error}); {_FETCH}", stage="load") from error
-        self._multilingual = multilingual
-        self._end = self._id("<|endoftext|>")
-        self._previous = self._id("<|startofprev|>")
-        self._start = self._id("<|startoftranscript|>")
+    def sample(self, count: int, temperature: float) -> None:
+        """Draw whole sequences."""
+        self._generate(beam_size=1, num_hypotheses=count, sampling_topk=0, sampling_temperature=temperature)
 
-    def start(self, language: str) -> list[int]:
-        """Tokens that ask for a transcript without timestamps.
+    def best_per_token(self) -> list[Hypothesis]:
+        """Everything found so far, each token sequence once."""
+        return sorted(self._found.values(), key=lambda h: -h.log_prob / max(1, h.n_tokens - 1))
 
-        Raises:
-            ValueError: If the model does not know the language.
+    def words(self, text: str, start: float) -> tuple[Word, ...]:
+        """When the words of a text were said, in seconds; `start` is where the window begins.
+
+        The decoder reads the tokens once more, and dynamic time warping follows its cross-attention (Radford et al.
+        2022, as released in openai-whisper). A word's probability is the product of those of its tokens.
         """
-        if not self._multilingual:
-            if language != "en":
-                raise ValueError(f"this is an English-only model; it cannot hear {language!r}: use a multilingual one")
-            return [self._start, self._id("<|notimestamps|>")]
-        spoken = self._tokenizer.token_to_id(f"<|{language}|>")
-        if spoken is None or not language.isalpha() or len(language) > 3:
-            raise ValueError(f"Whisper knows no language {language!r}; use a code such as 'en', 'de' or 'zh'")
-        return [self._start, spoken, self._id("<|transcribe|>"), self._id("<|notimestamps|>")]
+        ids = next((list(ids) for ids, found in self._found.items() if found.text == text), [])
+        frames = math.ceil(self._window.audio.seconds * _FRAMES_PER_SECOND)
+        aligned = self._model.align(self._encoded, self._prompt, [ids], 2 * frames)[0]
+        begins: dict[int, int] = {}
+        for token, frame in aligned.alignments:
+            begins.setdefault(token, frame)
+        return tuple(
+            Word(
+                written,
+                start + begins.get(first, frames) / _FRAMES_PER_SECOND,
+                start + begins.get(last, frames) / _FRAMES_PER_SECOND,
+                min(1.0, math.prod(aligned.text_token_probs[first:last])),
+            )
+            for written, first, last in self._tokens.words(ids)
+        )
 
-    def context(self, prompt: str) -> list[int]:
-        """`prompt` as what was said before; its last half context at most."""
-        if not prompt.strip():
-            return []
-        ids = self._tokenizer.encode(" " + prompt.strip(), add_special_tokens=False).ids
-        return [self._previous, *ids[-(_CONTEXT // 2 - 1) :]]
-
-    def text(self, ids: Iterable[int]) -> str:
-        return str(self._tokenizer.decode([i for i in ids if i < self._end])).strip()
-
-    def _id(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
-        if found is None:
-            raise ModelError(f"the tokenizer has no {token}, so this is no Whisper model; {_FETCH}", stage="load")
-        return int(found)
+    def _generate(self, **how: Any) -> Any:
+        result = self._model.generate(
+            self._encoded,
+            [self._prompt],
+            length_penalty=1.0,
+            max_length=min(CONTEXT, len(self._prompt) + token_limit(self._window)),
+            return_scores=True,
+            **how,
+        )[0]
+        for ids, score in zip(result.sequences_ids, result.scores, strict=True):
+            # A score is the sum of log-probabilities, the end's included, divided by the tokens without the end.
+            log_prob = min(0.0, float(score) * max(1, len(ids)))
+            known = self._found.get(tuple(ids))
+            # The same sequence scores a little differently in searches of other widths, by rounding to 8 bits.
+            if known is None or known.log_prob < log_prob:
+                self._found[tuple(ids)] = Hypothesis(self._tokens.text(ids), log_prob, len(ids) + 1)
+        return result
 
 
 def _device(device: str) -> str:
@@ -341,16 +361,3 @@ def _load(folder: Path, device: str, options: WhisperOptions) -> Any:
 def _cpus() -> int:
     """CPUs that this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def _features(n_mels: int) -> Any:
-    from faster_whisper.feature_extractor import FeatureExtractor
-
-    return FeatureExtractor(feature_size=n_mels)
-
-
-def _compression(text: str) -> float:
-    """How many times zlib shortens a text; Whisper's measure of a decoder that loops (appendix of the paper)."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data)) if data else 0.0

@@ -76,6 +76,16 @@ class WhisperTokens:
         """What is written by tokens; the steering ones write nothing."""
         return str(self._tokenizer.decode([i for i in ids if i < self.end])).strip()
 
+    def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
+        """The words that text tokens write: as written, first token, token after the last.
+
+        A word begins at a token that begins with a blank; in scripts without blanks the whole text is one word.
+        """
+        pieces = [self._tokenizer.decode([i]) for i in ids]
+        firsts = [n for n, piece in enumerate(pieces) if n == 0 or piece.startswith(" ")]
+        spans = zip(firsts, [*firsts[1:], len(ids)], strict=True)
+        return [(self.text(ids[first:last]), first, last) for first, last in spans if self.text(ids[first:last])]
+
 
 def context_ids(encode: Callable[[str], list[int]], prompt: str, hotwords: Sequence[str]) -> list[int]:
     """What Whisper reads as said before: the likely words ("flat white, Nairobi."), then the prompt.

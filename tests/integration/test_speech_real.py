@@ -143,7 +143,7 @@ def test_log_prob_is_the_sum_over_tokens_the_end_included(whisper, order):
     result = whisper._model.generate(
         encoding, [prompt], beam_size=1, length_penalty=0.0, return_scores=True, return_logits_vocab=True
     )[0]
-    tokens = [*result.sequences_ids[0], whisper._tokens._end]
+    tokens = [*result.sequences_ids[0], whisper._tokens.end]
     logits = np.array([np.array(step).reshape(-1) for step in result.logits[0]], dtype=np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -35,10 +35,11 @@ HEAVY = {
 }
 PUBLIC = {
     "agent": """
-        AgentError AlwaysRetrieve AnswerOptions ChatModel ConfigError Decided Decision EndpointError Event FirstToken
-        Gate Generation GenerationError Heard LocalModelOptions Message ModelUnavailable NeverRetrieve OpenAIChatModel
-        Parts Persona ReadOut Retrieved Said Saying Speaking Spoke TokenGate TransformersChatModel Turn TurnCancelled
-        TurnEnded VoiceAgent open_knowledge
+        AgentError AlwaysRetrieve AnswerOptions ChatModel ConfigError Decided Decision DirectedSpeech
+        EndpointError Event FirstToken Gate Generation GenerationError Grammar Heard IntentClassifier
+        KeywordSpotter LanguageScorer LocalModelOptions Message ModelUnavailable NeverRetrieve OpenAIChatModel
+        Parts Persona ReadOut Retrieved Said Saying SlotFiller Speaking Spoke TokenGate TransformersChatModel
+        Turn TurnCancelled TurnEnded VoiceAgent WakePhrase open_chooser open_knowledge open_recognizer
     """,
     "memory": "Episode Record RecordBusy RecordCorrupt RecordError SQLiteRecord",
     "retrieval": """
@@ -48,10 +49,13 @@ PUBLIC = {
         StoreError VectorIndex chunk_document is_index load_folder read_manifest reciprocal_rank_fusion weighted_sum
     """,
     "speech": """
-        FRAME SPEECH_RATE Audio AudioError HibariSynthesizer Hypothesis ModelError Recognizer Segment Segmenter
-        SileroDetector SpeechEnded SpeechError SpeechEvent SpeechStarted SynthesisError Synthesizer Transcript
-        VadOptions VoiceDetector WavSink WhisperOptions WhisperRecognizer Word distinct frames normalizer sentences
-        speakable speech_segments
+        Audio AudioError BayesChooser CTCRecognizer Calibration Choice Chooser ConfusionNetwork Draft
+        EndpointOptions Endpointing FRAME Final FirstChooser FullTextCorrector HibariSynthesizer Hypothesis
+        LanguageChooser ModelError OpenAIWhisperRecognizer Partial Recognizer RoverChooser SPEECH_RATE Segment
+        Segmenter SentenceScorer SileroDetector SpeechEnded SpeechError SpeechEvent SpeechStarted
+        StreamingRecognizer SynthesisError Synthesizer Transcript TransformersWhisperRecognizer VadOptions
+        VoiceDetector WavSink WhisperOptions WhisperRecognizer Word distinct frames normalizer sentences
+        speakable speech_segments varied
     """,
 }
 
@@ -173,7 +177,7 @@ def test_readme_lists_the_commands():
         if isinstance(node, ast.FunctionDef) and "app.command()" in map(ast.unparse, node.decorator_list)
     }
     rows = re.findall(r"^\| `vivavoce (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert sorted(rows) == sorted(commands | {"models"})
+    assert sorted(rows) == sorted(commands | {"eval", "models", "train"})
 
 
 def test_everybody_runs_the_same_six_names():

@@ -122,6 +122,11 @@ def test_what_cannot_be_learned_is_refused(readers):
         IntentClassifier([])
 
 
+def test_one_example_of_each_label_is_enough_to_begin_with(readers):
+    prediction = IntentClassifier(readers).fit(["play some jazz", "set an alarm"], ["music", "alarm"]).predict("jazz")
+    assert prediction.intent == "music" and 0.5 < prediction.probability < 0.999
+
+
 def test_leave_one_out_is_what_fitting_without_each_text_gives():
     rng = np.random.default_rng(0)
     places = np.arange(24) % 3
@@ -148,7 +153,7 @@ def test_states_depend_on_the_whole_sentence_and_not_on_the_batch(tiny_llm, one_
     reader = StateReader(TransformersChatModel(tiny_llm, device="cpu"), options=StateOptions(batch_tokens=400))
     texts = ["yes", "play some jazz", "a much longer sentence, so that the shorter ones are padded", ""]
     together, alone = reader.read(texts), [reader.read([text]) for text in texts]
-    assert [block.shape for block in together] == [(4, 64)] * 4
+    assert [block.shape for block in together] == [(4, 64)] * 3
     for row, blocks in enumerate(alone):
         for block, own in zip(together, blocks, strict=True):
             assert block[row] == pytest.approx(own[0], abs=0.05 * float(np.abs(own).max()))
