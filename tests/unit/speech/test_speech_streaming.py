@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -183,9 +184,12 @@ def test_the_caller_does_not_wait_and_partials_do_not_queue():
     slow = Slow()
     options = StreamingOptions(first_partial=0.4, partial_every=0.1)
     with stream(slow, options=options, threaded=True) as listening:
-        events = [event for frame in frames(ORDER) for event in listening.feed(frame)]
+        first, rest = itertools.tee(frames(ORDER))
+        events = [event for frame in itertools.islice(first, 32) for event in listening.feed(frame)]
+        assert slow.started.wait(10), "the first partial is being decoded"
+        events += [event for frame in itertools.islice(rest, 32, None) for event in listening.feed(frame)]
         assert [type(event) for event in events] == [SpeechStarted, SpeechEnded]
-        assert slow.started.wait(10) and slow.calls == 1
+        assert slow.calls == 1
         slow.let.set()
         (final,) = of(Final, listening.finish())
     assert final.transcript.text == "words"
@@ -200,6 +204,8 @@ def test_close_during_a_decode_waits_for_the_call_and_makes_no_other():
     assert slow.started.wait(10)
     closing = threading.Thread(target=listening.close)
     closing.start()
+    while not listening._worker._closed:
+        time.sleep(0.001)
     slow.let.set()
     closing.join(10)
     assert not closing.is_alive() and slow.calls == 1
