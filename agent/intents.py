@@ -87,7 +87,7 @@ class StateOptions:
     again: str = '"\nThe person says again: "'
     question: str = '"\nIn one word, the person wants the assistant to:'
     mean_layers: tuple[float, ...] = (0.47, 0.8)
-    last_layers: tuple[float, ...] = (0.93,)
+    last_layers: tuple[float, ...] = (0.8, 0.93)
     batch_tokens: int = 2048
     max_tokens: int = 128
 
@@ -192,7 +192,7 @@ class LabelHead:
     """A classifier of features: least squares on ±1 labels over a Gaussian kernel, fitted in closed form.
 
     All that can be tuned is tuned by leave-one-out, which costs no second fit (Rifkin & Lippert 2007, "Notes on
-    regularized least squares"): the penalty and how sharp the softmax is, both by likelihood.
+    regularized least squares"): the penalty by accuracy, and how sharp the softmax is by likelihood.
 
     Attributes:
         labels: Sorted.
@@ -243,13 +243,14 @@ class LabelHead:
         targets = np.where(places[:, None] == np.arange(len(names)), 1.0, -1.0)
         values, vectors = np.linalg.eigh(_kernel(rows, rows))
         turned = vectors.T @ targets
+        tried = [
+            (float((scores.argmax(axis=1) == places).mean()), penalty, scores, dual)
+            for penalty in ((shrinkage,) if shrinkage is not None else _SHRINKAGES)
+            for scores, dual in (_left_out(values, vectors, turned, targets, penalty),)
+        ]
+        left_out, penalty, scores, dual = max(tried, key=lambda trial: trial[:2])  # of equals the strongest
         often = np.bincount(places)[places] > 1  # the only example of a label is always wrong when it is left out
-        tried = []
-        for penalty in _SHRINKAGES if shrinkage is None else (shrinkage,):
-            scores, dual = _left_out(values, vectors, turned, targets, penalty)
-            tried.append((*_sharpest(scores[often], places[often]), penalty, scores, dual))
-        _, sharpness, penalty, scores, dual = max(tried, key=lambda trial: trial[0])
-        left_out = float((scores.argmax(axis=1) == places).mean())
+        sharpness = _sharpness(scores[often], places[often])
         return cls(names, mean, scale, shares, rows, dual.astype(np.float32), sharpness, penalty, left_out)
 
     def probabilities(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
@@ -552,20 +553,20 @@ def _left_out(
     return targets - dual / (np.square(vectors) @ inverse)[:, None], dual
 
 
-def _sharpest(scores: NDArray[np.float64], places: NDArray[np.int_]) -> tuple[float, float]:
-    """Likelihood of left-out labels, and the factor (temperature, https://arxiv.org/abs/1706.04599) that makes it.
+def _sharpness(scores: NDArray[np.float64], places: NDArray[np.int_]) -> float:
+    """The factor under which left-out labels are likeliest (temperature scaling, https://arxiv.org/abs/1706.04599).
 
     Aimed at (n + 1) / (n + 2) instead of 1 (Platt 1999): a few examples that are all told apart prove no certainty.
     """
     if not len(scores):  # one example of each label: there is nothing to fit it to
-        return 0.0, 4.0
+        return 4.0
     wanted = np.full(scores.shape, 1 / (len(scores) + 2) / (scores.shape[1] - 1))
     wanted[np.arange(len(places)), places] = (len(scores) + 1) / (len(scores) + 2)
 
     def likelihood(sharpness: float) -> float:
         return float((wanted * np.log(_softmax(sharpness * scores) + 1e-12)).sum())
 
-    return max(((likelihood(factor), factor) for factor in _SHARPNESSES), key=lambda pair: pair[0])
+    return max(_SHARPNESSES, key=likelihood)
 
 
 def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
