@@ -29,6 +29,8 @@ class SlotOptions:
     Attributes:
         sharpness: Nats that one misheard phoneme costs.
         temperature: Of the list's log-probabilities; above 1 the rank in the list matters less.
+        missed: What a phoneme costs that was said and not heard, as a share of one that was heard and not said: noise
+            hides sounds more often than it makes some up.
         filler: What a word outside the grammar costs, as a share of its phonemes, and
         loose_filler: the same where the grammar lists values only, so that most words are outside.
         omission: What it costs to leave out words of the grammar that fill no slot, as a share of their phonemes.
@@ -41,6 +43,7 @@ class SlotOptions:
 
     sharpness: float = 3.0
     temperature: float = 1.0
+    missed: float = 0.65
     filler: float = 0.7
     loose_filler: float = 0.2
     omission: float = 0.3
@@ -50,8 +53,11 @@ class SlotOptions:
     def __post_init__(self) -> None:
         if min(self.sharpness, self.temperature) <= 0:
             raise ConfigError("sharpness and temperature must be positive", stage="config")
-        if not all(0 < share <= 1 for share in (self.filler, self.loose_filler, self.omission, self.refusal)):
-            raise ConfigError("filler, loose_filler, omission and refusal are shares between 0 and 1", stage="config")
+        shares = (self.missed, self.filler, self.loose_filler, self.omission, self.refusal)
+        if not all(0 < share <= 1 for share in shares):
+            raise ConfigError(
+                "missed, filler, loose_filler, omission and refusal are shares between 0 and 1", stage="config"
+            )
         if self.candidates < 1:
             raise ConfigError(f"candidates must be at least 1, not {self.candidates}; use 8", stage="config")
 
@@ -151,7 +157,7 @@ class SlotFiller:
         filler = self.options.loose_filler if loose else self.options.filler
         # Where most words are fillers, a command without any slot would cost as much as fillers do.
         yield float((filler if loose else self.options.refusal) * skipped[-1]), _NOTHING
-        costs = alignments(list(self._sounds.values()), row, breaks)[:, :, breaks]
+        costs = alignments(list(self._sounds.values()), row, breaks, missed=self.options.missed)[:, :, breaks]
         place = {phrase: number for number, phrase in enumerate(self._sounds)}
         steps = {step: costs[[place[phrase] for phrase in step.phrases]] for step in self.grammar.steps}
         for step, cost in steps.items():

@@ -103,6 +103,7 @@ def test_value_lists_find_values_among_any_words():
     [
         {"sharpness": 0},
         {"temperature": -1},
+        {"missed": 0},
         {"filler": 0},
         {"loose_filler": 2},
         {"omission": 0},
