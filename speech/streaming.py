@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import threading
@@ -283,7 +284,8 @@ class StreamingRecognizer:
 
     def _collect(self) -> None:
         """Turn what has been decoded into events."""
-        while self._finals and self._ready(self._finals[0]):
+        ready = [self._ready(ended) for ended in self._finals]  # asks for each, so none gives way to a later job
+        for _ in itertools.takewhile(bool, ready):
             event = self._finals.popleft().told()
             if event is not None:
                 self._events.append(event)
