@@ -147,6 +147,7 @@ class VoiceAgent:
                 models.resolve(name, progress=progress)
         # Importing and reading weights take turns in needing Python, the disk and the cores: threads overlap them. This
         # one only waits: Ctrl-C would break off its import of torch, which the others would then try again, and crash.
+        on_model_thread(_import_transformers)
         with ThreadPoolExecutor(4, thread_name_prefix="vivavoce-load") as pool:
             embedding = pool.submit(default_embedder, device) if indexed and embedder is None else None
             listening = pool.submit(_recognizer, recognizer, device)
@@ -341,3 +342,8 @@ def _model(part: ChatModel | str, device: Device) -> ChatModel:
         return part
     folder = models.resolve(part)
     return TransformersChatModel(folder, read_out=ReadOut.shipped(part), device=device)
+
+
+def _import_transformers() -> None:
+    """CTranslate2 imports transformers too; two threads that begin to at once may find it half imported."""
+    from transformers import AutoModelForCausalLM  # noqa: F401

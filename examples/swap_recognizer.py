@@ -1,5 +1,6 @@
 """A recogniser of one's own: any object with a method `transcribe`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vivavoce.agent import VoiceAgent, models
@@ -12,10 +13,14 @@ class SecondThoughts:
     def __init__(self, quick: Recognizer, careful: Recognizer) -> None:
         self.quick, self.careful = quick, careful
 
-    def transcribe(self, audio: Audio, *, n_best: int = 5, prompt: str = "") -> Transcript:
+    def transcribe(
+        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
+    ) -> Transcript:
         """The quick one's list if its best hypothesis stands out, else the careful one's."""
-        heard = self.quick.transcribe(audio, n_best=n_best, prompt=prompt)
-        return heard if heard.confidence > 0.8 else self.careful.transcribe(audio, n_best=n_best, prompt=prompt)
+        heard = self.quick.transcribe(audio, n_best=n_best, prompt=prompt, hotwords=hotwords)
+        if heard.confidence > 0.8:
+            return heard
+        return self.careful.transcribe(audio, n_best=n_best, prompt=prompt, hotwords=hotwords)
 
 
 if __name__ == "__main__":

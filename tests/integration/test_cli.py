@@ -226,7 +226,16 @@ def test_every_format_is_heard_and_nothing_in_noise(sounds, whisper_dir):
     assert heard.code == 0, heard.err
     assert [line["audio_filepath"] for line in heard.lines] == list(map(str, files))
     for line in heard.lines[: len(FORMATS)]:
-        keys = {"audio_filepath", "hypotheses", "entropy", "no_speech_prob", "is_speech", "language", "duration"}
+        keys = {
+            "audio_filepath",
+            "hypotheses",
+            "entropy",
+            "confidence",
+            "no_speech_prob",
+            "is_speech",
+            "language",
+            "duration",
+        }
         assert set(line) == keys
         assert line["is_speech"] and 1 <= len(line["hypotheses"]) <= 3
         assert all(set(one) == {"text", "log_prob", "posterior", "n_tokens"} for one in line["hypotheses"])
