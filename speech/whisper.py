@@ -54,7 +54,7 @@ class WhisperOptions:
         word_times: Say when each word of the best hypothesis was said; one more pass of the decoder.
         compression_threshold: A hypothesis that zlib compresses by more than this factor repeats itself: dropped.
         calibration: How sure a list may be of its first hypothesis (`vivavoce eval calibrate` fits it); the default was
-            fitted on 380 English clips and Whisper base.
+            fitted on 404 English lists of Whisper base.
         compute_type: CTranslate2's name of a number format; "auto" is int8 on a CPU and float16 on a GPU.
         threads: CPU threads; 0 takes all that this process may use.
         vad: Which parts are speech.
