@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .asr import Hypothesis, Transcript, Word
-from .audio import SPEECH_RATE, Audio, Samples
+from .audio import SPEECH_RATE, Samples
 from .errors import ModelError
 from .judging import compression, worded
-from .nbest import distinct, joined
+from .nbest import distinct
 from .vad import SileroDetector, VadOptions, VoiceDetector, Window
-from .windows import WINDOW_SECONDS, heard_windows, quiet_loading, torch_device, window_transcript
+from .windows import WINDOW_SECONDS, Hear, WindowedRecognizer, quiet_loading, torch_device, window_transcript
 
 Labels: TypeAlias = tuple[int, ...]
 LogProbs: TypeAlias = NDArray[np.float64]
@@ -84,7 +84,7 @@ class CTCOptions:
             )
 
 
-class CTCRecognizer:
+class CTCRecognizer(WindowedRecognizer[CTCOptions]):
     """A `Recognizer` on a CTC model: small, quick, and there for languages that Whisper lacks.
 
     The search looks for texts; what it finds is then scored over all alignments, so `log_prob` is exactly the model's
@@ -122,45 +122,8 @@ class CTCRecognizer:
         self._pieces = _pieces(tokenizer, self._model.config.vocab_size)
         self._detector = detector or SileroDetector()
 
-    def transcribe(
-        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
-    ) -> Transcript:
-        """Recognise audio of any rate and length; more than 30 seconds are recognised in windows and joined.
-
-        Args:
-            audio: What was recorded.
-            n_best: How many different hypotheses at most.
-            prompt: Not used: a CTC model hears without context. Name words in `hotwords` instead.
-            hotwords: Words that are likely to be said; phrases count word by word.
-
-        Raises:
-            ValueError: If `n_best` is less than 1.
-        """
-        windows = list(self.transcribe_long(audio, n_best=n_best, prompt=prompt, hotwords=hotwords))
-        return joined(windows, duration=audio.seconds, n_best=n_best)
-
-    def transcribe_long(
-        self,
-        source: Audio | str | os.PathLike[str],
-        *,
-        n_best: int = 5,
-        prompt: str = "",
-        hotwords: Sequence[str] = (),
-    ) -> Iterator[Transcript]:
-        """Recognise a recording window by window: one list for each stretch of at most 30 seconds of speech.
-
-        Raises:
-            AudioError: If the file cannot be read.
-            ValueError: If `n_best` is less than 1.
-        """
-        return heard_windows(
-            source,
-            lambda window, _: self._hear(window, n_best, hotwords),
-            n_best=n_best,
-            detector=self._detector,
-            vad=self.options.vad,
-            language=self.options.language,
-        )
+    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
+        return lambda window, _: self._hear(window, n_best, hotwords)
 
     def _hear(self, window: Window, n_best: int, hotwords: Sequence[str]) -> Transcript:
         options = self.options

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .asr import Hypothesis, Transcript
-from .audio import Audio, Samples
+from .audio import Samples
 from .errors import ModelError
 from .judging import judge
-from .nbest import distinct, joined, varied
+from .nbest import distinct, varied
 from .vad import SileroDetector, VoiceDetector, Window
 from .whisper import WhisperOptions
 from .whisper_tokens import check_language, context_ids
 from .windows import (
-    heard_windows,
+    Hear,
+    WindowedRecognizer,
     log_mel,
     token_limit,
     torch_device,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'vivavoce[whisper]'"
 
 
-class OpenAIWhisperRecognizer:
+class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     """A `Recognizer` on the package `openai-whisper`, the reference that the other engines are measured against.
 
     The same windows, options and refusals as `WhisperRecognizer`. The package keeps only the best of its beams; the
@@ -74,40 +75,9 @@ class OpenAIWhisperRecognizer:
             check_language(self.options.language, known)
         self._detector = detector or SileroDetector()
 
-    def transcribe(
-        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
-    ) -> Transcript:
-        """Recognise audio of any rate and length; see `WhisperRecognizer.transcribe`.
-
-        Raises:
-            ValueError: If `n_best` is less than 1.
-        """
-        windows = list(self.transcribe_long(audio, n_best=n_best, prompt=prompt, hotwords=hotwords))
-        return joined(windows, duration=audio.seconds, n_best=n_best)
-
-    def transcribe_long(
-        self,
-        source: Audio | str | os.PathLike[str],
-        *,
-        n_best: int = 5,
-        prompt: str = "",
-        hotwords: Sequence[str] = (),
-    ) -> Iterator[Transcript]:
-        """Recognise a recording window by window; see `WhisperRecognizer.transcribe_long`.
-
-        Raises:
-            AudioError: If the file cannot be read.
-            ValueError: If `n_best` is less than 1.
-        """
+    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
         context = context_ids(self._tokenizer.encode, prompt, hotwords)
-        return heard_windows(
-            source,
-            lambda window, language: self._hear(window, language, n_best, context),
-            n_best=n_best,
-            detector=self._detector,
-            vad=self.options.vad,
-            language=self.options.language,
-        )
+        return lambda window, language: self._hear(window, language, n_best, context)
 
     def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
         import torch

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .asr import Hypothesis, Transcript
-from .audio import Audio, Samples
+from .audio import Samples
 from .errors import ModelError
 from .judging import judge
-from .nbest import distinct, joined, varied
+from .nbest import distinct, varied
 from .openai_whisper import torch_only
 from .vad import SileroDetector, VoiceDetector, Window
 from .whisper import WhisperOptions
 from .whisper_tokens import CONTEXT, MULTILINGUAL, WhisperTokens
 from .windows import (
-    heard_windows,
+    Hear,
+    WindowedRecognizer,
     log_mel,
     quiet_loading,
     token_limit,
@@ -34,7 +35,7 @@ _IMPOSSIBLE = -1e6
 """Rows of a beam search that ended before they were filled have scores far below this one."""
 
 
-class TransformersWhisperRecognizer:
+class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     """A `Recognizer` on a Whisper model in transformers' format: any size, and what was fine-tuned from it.
 
     The same windows, options and refusals as `WhisperRecognizer`. Whisper's own `generate` in transformers gives n
@@ -74,40 +75,9 @@ class TransformersWhisperRecognizer:
             self._tokens.start(self.options.language)  # refuses a language that the model does not know
         self._detector = detector or SileroDetector()
 
-    def transcribe(
-        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
-    ) -> Transcript:
-        """Recognise audio of any rate and length; see `WhisperRecognizer.transcribe`.
-
-        Raises:
-            ValueError: If `n_best` is less than 1.
-        """
-        windows = list(self.transcribe_long(audio, n_best=n_best, prompt=prompt, hotwords=hotwords))
-        return joined(windows, duration=audio.seconds, n_best=n_best)
-
-    def transcribe_long(
-        self,
-        source: Audio | str | os.PathLike[str],
-        *,
-        n_best: int = 5,
-        prompt: str = "",
-        hotwords: Sequence[str] = (),
-    ) -> Iterator[Transcript]:
-        """Recognise a recording window by window; see `WhisperRecognizer.transcribe_long`.
-
-        Raises:
-            AudioError: If the file cannot be read.
-            ValueError: If `n_best` is less than 1.
-        """
+    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
         context = self._tokens.context(prompt, hotwords)
-        return heard_windows(
-            source,
-            lambda window, language: self._hear(window, language, n_best, context),
-            n_best=n_best,
-            detector=self._detector,
-            vad=self.options.vad,
-            language=self.options.language,
-        )
+        return lambda window, language: self._hear(window, language, n_best, context)
 
     def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
         import torch

@@ -6,19 +6,19 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from .asr import Calibration, Hypothesis, Transcript, Word
-from .audio import Audio, Samples
+from .audio import Samples
 from .errors import ModelError
 from .judging import judge
-from .nbest import distinct, joined, varied
+from .nbest import distinct, varied
 from .vad import SileroDetector, VadOptions, VoiceDetector, Window
 from .whisper_tokens import CONTEXT, WhisperTokens
-from .windows import WINDOW_SECONDS, heard_windows, log_mel, token_limit, window_transcript
+from .windows import WINDOW_SECONDS, Hear, WindowedRecognizer, log_mel, token_limit, window_transcript
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class WhisperOptions:
             )
 
 
-class WhisperRecognizer:
+class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     """A `Recognizer` on a Whisper model converted to CTranslate2.
 
     The voice detector decides first: sound without speech never reaches Whisper, and a pause of a second parts two
@@ -159,53 +159,9 @@ class WhisperRecognizer:
         other.options = options
         return other
 
-    def transcribe(
-        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
-    ) -> Transcript:
-        """Recognise audio of any rate and length; more than 30 seconds are recognised in windows and joined.
-
-        Args:
-            audio: What was recorded.
-            n_best: How many different hypotheses at most.
-            prompt: Context; its end is kept if it is too long.
-            hotwords: Words that are likely to be said; Whisper reads them before the context.
-
-        Returns:
-            The list, or a refusal with its reason if nobody spoke.
-
-        Raises:
-            ValueError: If `n_best` is less than 1.
-        """
-        windows = list(self.transcribe_long(audio, n_best=n_best, prompt=prompt, hotwords=hotwords))
-        return joined(windows, duration=audio.seconds, n_best=n_best)
-
-    def transcribe_long(
-        self,
-        source: Audio | str | os.PathLike[str],
-        *,
-        n_best: int = 5,
-        prompt: str = "",
-        hotwords: Sequence[str] = (),
-    ) -> Iterator[Transcript]:
-        """Recognise a recording window by window; a file of any length in the memory of about two windows.
-
-        Yields:
-            One list per window of at most 30 seconds of speech. `offset + duration` is how far the recording is done;
-            stretches without speech are passed over.
-
-        Raises:
-            AudioError: If the file cannot be read.
-            ValueError: If `n_best` is less than 1.
-        """
+    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
         context = self._tokens.context(prompt, hotwords)
-        return heard_windows(
-            source,
-            lambda window, language: self._hear(window, language, n_best, context),
-            n_best=n_best,
-            detector=self._detector,
-            vad=self.options.vad,
-            language=self.options.language,
-        )
+        return lambda window, language: self._hear(window, language, n_best, context)
 
     def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
         encoded = self._encode(window.audio.samples)

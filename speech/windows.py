@@ -7,17 +7,18 @@ import functools
 import logging
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from .asr import Hypothesis, Transcript
 from .audio import Audio, Samples
 from .errors import ModelError
-from .nbest import distinct
+from .nbest import distinct, joined
 from .source import speech_blocks
 from .vad import VadOptions, VoiceDetector, Window, speech_windows
 
@@ -36,46 +37,82 @@ Hear: TypeAlias = Callable[[Window, str | None], Transcript]
 """Recognises one window of speech, in a language, or in the one that it detects."""
 
 
-def heard_windows(
-    source: Audio | str | os.PathLike[str],
-    hear: Hear,
-    *,
-    n_best: int,
-    detector: VoiceDetector,
-    vad: VadOptions,
-    language: str | None = None,
-) -> Iterator[Transcript]:
-    """Hear a recording window by window; stretches without speech are passed over.
+class _Listening(Protocol):
+    """What every engine's options say."""
 
-    Args:
-        source: Audio, or the path of a file, which may be of any length.
-        hear: Recognises a window. The language of the first one with words is that of the rest.
-        n_best: Checked here, when the call is made and not when the first window is asked for.
-        detector: Not touched: a copy of it hears the recording.
-        vad: Which parts are speech.
-        language: ISO 639-1 code; None lets `hear` detect it.
-
-    Raises:
-        AudioError: If the file cannot be read.
-        ValueError: If `n_best` is less than 1.
-    """
-    if n_best < 1:
-        raise ValueError(f"n_best must be at least 1, not {n_best}")
-    return _heard(source, hear, detector, vad, language)
+    @property
+    def vad(self) -> VadOptions: ...
+    @property
+    def language(self) -> str | None: ...
 
 
-def _heard(
-    source: Audio | str | os.PathLike[str],
-    hear: Hear,
-    detector: VoiceDetector,
-    vad: VadOptions,
-    language: str | None,
-) -> Iterator[Transcript]:
-    # A copy per recording: the stream of another thread must not run through this one's state.
-    for window in speech_windows(speech_blocks(source), copy.copy(detector), vad, longest=WINDOW_SECONDS):
-        transcript = hear(window, language)
-        language = language or transcript.language or None
-        yield transcript
+Options = TypeVar("Options", bound=_Listening)
+
+
+class WindowedRecognizer(ABC, Generic[Options]):
+    """What the engines share: a recording is heard window by window, and the windows' lists become one."""
+
+    options: Options
+    _detector: VoiceDetector
+
+    def transcribe(
+        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
+    ) -> Transcript:
+        """Recognise audio of any rate and length; more than 30 seconds are recognised in windows and joined.
+
+        Args:
+            audio: What was recorded.
+            n_best: How many different hypotheses at most.
+            prompt: Context; its end is kept if it is too long. A CTC model hears without context and does not use it.
+            hotwords: Words that are likely to be said. Whisper reads them before the context; for a CTC model, phrases
+                count word by word.
+
+        Returns:
+            The list, or a refusal with its reason if nobody spoke.
+
+        Raises:
+            ValueError: If `n_best` is less than 1.
+        """
+        windows = list(self.transcribe_long(audio, n_best=n_best, prompt=prompt, hotwords=hotwords))
+        return joined(windows, duration=audio.seconds, n_best=n_best)
+
+    def transcribe_long(
+        self,
+        source: Audio | str | os.PathLike[str],
+        *,
+        n_best: int = 5,
+        prompt: str = "",
+        hotwords: Sequence[str] = (),
+    ) -> Iterator[Transcript]:
+        """Recognise a recording window by window; a file of any length in the memory of about two windows.
+
+        The language of the first window with words is that of the rest.
+
+        Yields:
+            One list per window of at most 30 seconds of speech. `offset + duration` is how far the recording is done;
+            stretches without speech are passed over.
+
+        Raises:
+            AudioError: If the file cannot be read.
+            ValueError: If `n_best` is less than 1.
+        """
+        # Checked when the call is made, not when the first window is asked for.
+        if n_best < 1:
+            raise ValueError(f"n_best must be at least 1, not {n_best}")
+        return self._heard(source, self._hearing(n_best, prompt, hotwords))
+
+    def _heard(self, source: Audio | str | os.PathLike[str], hear: Hear) -> Iterator[Transcript]:
+        language = self.options.language
+        # A copy per recording: the stream of another thread must not run through this one's state.
+        detector = copy.copy(self._detector)
+        for window in speech_windows(speech_blocks(source), detector, self.options.vad, longest=WINDOW_SECONDS):
+            transcript = hear(window, language)
+            language = language or transcript.language or None
+            yield transcript
+
+    @abstractmethod
+    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
+        """What recognises one window of this recording after the other."""
 
 
 def window_transcript(

@@ -14,7 +14,7 @@ from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
 from vivavoce.speech.testing import FakeDetector
 from vivavoce.speech.transformers_whisper import TransformersWhisperRecognizer
 from vivavoce.speech.whisper_tokens import WhisperTokens, context_ids
-from vivavoce.speech.windows import heard_windows, log_mel, torch_device, torch_number_format, window_transcript
+from vivavoce.speech.windows import WindowedRecognizer, log_mel, torch_device, torch_number_format, window_transcript
 
 ENGINES = [OpenAIWhisperRecognizer, TransformersWhisperRecognizer]
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
@@ -114,6 +114,14 @@ def test_compression_is_a_ratio():
 # -- windows -------------------------------------------------------------------------------------------------------
 
 
+class _Windowed(WindowedRecognizer[WhisperOptions]):
+    def __init__(self, hear, detector, **vad):
+        self.options, self._detector, self._hear = WhisperOptions(vad=VadOptions(**vad)), detector, hear
+
+    def _hearing(self, n_best, prompt, hotwords):
+        return self._hear
+
+
 def test_windows_are_heard_in_the_language_of_the_first_one_with_words():
     asked = []
 
@@ -125,11 +133,8 @@ def test_windows_are_heard_in_the_language_of_the_first_one_with_words():
         return window_transcript(window, heard, "", language="de", no_speech_prob=0.1, n_best=5)
 
     speech, pause = Audio(TONE, 16_000), Audio.silence(2.0)
-    found = list(
-        heard_windows(
-            Audio.join([pause, speech] * 3), hear, n_best=1, detector=FakeDetector(), vad=VadOptions(padding=0.1)
-        )
-    )
+    recognizer = _Windowed(hear, FakeDetector(), padding=0.1)
+    found = list(recognizer.transcribe_long(Audio.join([pause, speech] * 3), n_best=1))
     assert asked == [None, None, "de"]
     assert [w.offset for w in found] == pytest.approx([1.9, 4.9, 7.9], abs=0.04)
     assert found[0].refusal == "noise" and found[0].no_speech_prob == 0.9
@@ -141,8 +146,8 @@ def test_a_recording_leaves_the_detector_alone_and_bad_numbers_are_refused_at_on
     detector = FakeDetector()
     before = copy.copy(detector.__dict__)
     with pytest.raises(ValueError, match="n_best must be at least 1"):
-        heard_windows(Audio.silence(1.0), lambda window, _: None, n_best=0, detector=detector, vad=VadOptions())
-    assert list(heard_windows(Audio.silence(1.0), None, n_best=1, detector=detector, vad=VadOptions())) == []
+        _Windowed(None, detector).transcribe_long(Audio.silence(1.0), n_best=0)
+    assert list(_Windowed(None, detector).transcribe_long(Audio.silence(1.0), n_best=1)) == []
     assert detector.__dict__ == before
 
 
