@@ -29,19 +29,17 @@ from vivavoce.speech.vad import SpeechEnded, SpeechStarted
 from .errors import ConfigError
 
 FRAME_SECONDS = FRAME / SPEECH_RATE
-_TAIL = 6.0
 _BEAMS = 2
 
 
 def quickened(recognizer: Recognizer) -> tuple[Recognizer, Recognizer]:
     """The recogniser for final lists and the one for partials, on the model that is loaded.
 
-    Whisper is set to decode short utterances quickly: six seconds of silence after the speech in place of thirty
-    seconds in all, two beams per hypothesis, no samples, no word times. Others are taken as they are.
+    Whisper is set to be `quick`, with two beams per hypothesis and no samples. Others are taken as they are.
     """
     if not isinstance(recognizer, WhisperRecognizer):
         return recognizer, recognizer
-    quick = replace(recognizer.options, tail=_TAIL, beams_per_hypothesis=_BEAMS, samples=0, word_times=False)
+    quick = replace(recognizer.options.quick(), beams_per_hypothesis=_BEAMS, samples=0)
     return recognizer.with_options(quick), recognizer.with_options(replace(quick, beams_per_hypothesis=1))
 
 
