@@ -8,6 +8,7 @@ appends what was found to the same key/value stream, so nothing is read twice.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -229,7 +230,7 @@ class TransformersChatModel:
 
         with torch.inference_mode():
             ids = torch.tensor([tokens], device=self.device)
-            output = self.model(ids, past_key_values=stream.cache, logits_to_keep=1, output_hidden_states=states)
+            output = cached_forward(self.model, ids, stream.cache, logits_to_keep=1, output_hidden_states=states)
         stream.tokens.extend(tokens)
         return output
 
@@ -389,7 +390,7 @@ class LocalGeneration:
                 # What slid out of a window does not come back by cropping: such a cache is read from in a copy.
                 sliding = any(stream.cache.is_sliding)
                 cache = copy.deepcopy(stream.cache) if sliding else stream.cache
-                logits = torch.cat([logits, self._model.model(new, past_key_values=cache).logits[0]])
+                logits = torch.cat([logits, cached_forward(self._model.model, new, cache).logits[0]])
                 if not sliding:
                     cache.crop(1 - len(ids))
             log_probs = logits.float().log_softmax(-1)
@@ -420,6 +421,13 @@ class LocalGeneration:
         if self._stream is None:
             raise GenerationError("This generation is closed: begin another one", stage="answer")
         return self._stream
+
+
+def cached_forward(model: Any, ids: Any, cache: Any, **options: Any) -> Any:
+    """A model's output for token ids, shape (batch, tokens), behind those in a cache, which gets them too."""
+    # transformers calls it `cache` from 5.24 on and warns of the name that it had before.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return model(ids, **{name: cache}, **options)
 
 
 def without_sentinel(pieces: Iterator[str]) -> Iterator[str]:

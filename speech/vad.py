@@ -257,11 +257,14 @@ def speech_windows(
     *,
     longest: float = 30.0,
     longest_pause: float = 0.4,
+    slow: float = 10.0,
+    slow_pause: float = 1.0,
 ) -> Iterator[Window]:
     """Pack the speech of a stream into windows, keeping no more than about one of them in memory.
 
     A window ends at a pause longer than `longest_pause`: put into one window, sentences that do not belong together
-    make Whisper leave out some of them.
+    make Whisper leave out some of them. But people who speak slowly pause within a sentence, whose parts Whisper
+    understands worse than the whole: up to `slow` seconds, only a pause longer than `slow_pause` ends a window.
 
     Args:
         blocks: The sound piece by piece, 16 kHz.
@@ -269,14 +272,16 @@ def speech_windows(
         options: `max_speech` plus twice `padding` must fit into `longest`.
         longest: Seconds that a window lasts at most.
         longest_pause: Seconds between two segments, padding not counted; shorter pauses stay inside a window.
+        slow: Seconds of a window, the next segment included, up to which `slow_pause` holds.
+        slow_pause: Seconds, as `longest_pause`.
     """
     detector.reset()
     tracker, recording = _Tracker(options), _Recording()
-    packing = _Packing(recording, round(longest * SPEECH_RATE), round(longest_pause * SPEECH_RATE))
+    packing = _Packing(recording, *(round(s * SPEECH_RATE) for s in (longest, longest_pause, slow, slow_pause)))
     for block in blocks:
         for probability in _probabilities(detector, recording.extend(block.samples)):
             yield from packing.add(tracker.push(probability))
-        recording.forget(tracker.begin - packing.longest_pause)
+        recording.forget(tracker.begin - packing.kept)
     for probability in _probabilities(detector, recording.tail):
         yield from packing.add(tracker.push(probability))
     yield from packing.add(tracker.finish(recording.length))
@@ -528,10 +533,11 @@ class _Recording:
 class _Packing:
     """Collects spans into windows of at most `longest` samples."""
 
-    def __init__(self, recording: _Recording, longest: int, longest_pause: int) -> None:
-        self.longest_pause = longest_pause
+    def __init__(self, recording: _Recording, longest: int, longest_pause: int, slow: int, slow_pause: int) -> None:
+        self.kept = max(longest_pause, slow_pause)
         self._recording = recording
-        self._longest = longest
+        self._longest, self._longest_pause = longest, longest_pause
+        self._slow, self._slow_pause = slow, slow_pause
         self._parts: list[Samples] = []
         self._start = self._end = 0
         self._probability = 0.0
@@ -540,7 +546,8 @@ class _Packing:
         if span is None:
             return
         start = self._end if self._parts else span.start
-        if span.start - start > self.longest_pause or span.end - self._start > self._longest:
+        pause = self._slow_pause if span.end - self._start <= self._slow else self._longest_pause
+        if span.start - start > pause or span.end - self._start > self._longest:
             yield from self.flush()
             start = span.start
         if not self._parts:

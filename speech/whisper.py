@@ -72,7 +72,7 @@ class WhisperOptions:
     log_prob_threshold: float = -1.0
     voice_threshold: float = 0.7
     voice_log_prob_threshold: float = -0.7
-    completeness: float = 0.8
+    completeness: float = 0.5
     compression_threshold: float = 2.4
     samples: int = 2
     sample_temperature: float = 1.2
@@ -95,7 +95,7 @@ class WhisperOptions:
                 "probabilities; use 0.6 and 0.7"
             )
         if not 0 <= self.completeness <= 1:
-            raise ValueError(f"completeness is a share, not {self.completeness}; use 0.8")
+            raise ValueError(f"completeness is a share, not {self.completeness}; use 0.5")
         if self.samples < 0 or self.sample_temperature <= 0:
             raise ValueError(
                 f"samples={self.samples} must not be negative and sample_temperature={self.sample_temperature} must be "
