@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -20,10 +21,12 @@ from vivavoce.retrieval import RetrievalError
 from vivavoce.speech import Audio, SpeechError, Transcript
 
 from . import models
+from .assistant import ASR, EMBEDDING, LLM
 from .concurrency import in_thread
 from .console import DeviceOption, Json, NBest, device_name, err, out, progress, tell
 from .errors import AgentError, ConfigError
 from .eval_cli import eval_app
+from .evaluation import read_clips
 from .screen import Screen, hypotheses_table, passages_table
 from .train_cli import train_app
 
@@ -74,7 +77,7 @@ def ask(
     """Answer questions one after the other, each a recording or a text."""
     asked = [_question(question) for question in questions]
     if out_dir is not None:
-        _folder(out_dir)
+        _folder(out_dir, "answers", "name with --out")
     listens = any(isinstance(question, Audio) for question in asked)
     with _agent(knowledge, thread, persona, n_best, device, listens=listens, speaks=not no_speech) as agent:
         screen = Screen(out, as_json=as_json)
@@ -119,7 +122,7 @@ def index(
     if is_index(folder):
         raise ConfigError(f"{folder} is an index already: name the folder of the documents", stage="config")
     with progress() as advance:
-        models.resolve("all-minilm-l6-v2", progress=advance)
+        models.resolve(EMBEDDING, progress=advance)
         found = in_thread(
             lambda: open_knowledge(
                 folder, device=device_name(device), progress=lambda done, all_: advance(done, all_, "embedding")
@@ -145,7 +148,7 @@ def search(
     from .assistant import open_knowledge
 
     with progress() as advance:
-        models.resolve("all-minilm-l6-v2", progress=advance)
+        models.resolve(EMBEDDING, progress=advance)
     passages = in_thread(lambda: open_knowledge(index_dir, device=device_name(device)).search(query, k))
     if as_json:
         found = [
@@ -182,7 +185,8 @@ def transcribe(
     if stream:
         _live(files or [], engine, model, where, n_best, realtime=realtime, as_json=as_json)
         return
-    named = [(str(file), file) for file in files or []] + (_manifest(manifest) if manifest else [])
+    clips = [] if manifest is None else read_clips(manifest)
+    named = [(str(file), file) for file in files or []] + [(clip.name, clip.path) for clip in clips]
     if not named:
         raise typer.BadParameter("Name a recording, or a --manifest.")
     with progress() as advance:
@@ -235,7 +239,7 @@ def calibrate(
     out_file: Annotated[Path, typer.Option("--out", help="Where the read-out goes (JSON).")],
     questions: Annotated[list[Path] | None, typer.Option(help="Questions {text} that all need documents.")] = None,
     requests: Annotated[list[Path] | None, typer.Option(help="Requests {text, intent?} that need none.")] = None,
-    model: Annotated[str, typer.Option(help="A name of `models list`, or a folder.")] = "smollm2-135m-instruct",
+    model: Annotated[str, typer.Option(help="A name of `models list`, or a folder.")] = LLM,
     layer: Annotated[int | None, typer.Option(help="Which hidden state; two thirds of the depth by default.")] = None,
     limit: Annotated[int | None, typer.Option(min=50, help="At most N turns of each file.")] = None,
     seed: Annotated[int, typer.Option(help="Of shuffles, personas and styles.")] = 0,
@@ -277,8 +281,6 @@ def models_fetch(
     names: Annotated[list[str] | None, typer.Argument(help="All default models if none is named.")] = None,
 ) -> None:
     """Fetch models into the cache."""
-    from .assistant import ASR, EMBEDDING, LLM
-
     with progress() as advance:
         for name in names or (ASR, LLM, EMBEDDING):
             err.print(f"{name}: {models.fetch(name, progress=advance)}")
@@ -288,8 +290,12 @@ def models_fetch(
 def models_verify(
     names: Annotated[list[str] | None, typer.Argument(help="All fetched models if none is named.")] = None,
 ) -> None:
-    """Check the weights that are here against their checksums."""
-    here = names or [model.spec.name for model in models.installed()]
+    """Check the weights that are here against their checksums; exit code 1 if there are none, or one is broken."""
+    here = names or [name for name in models.REGISTRY if (models.cache_dir() / name).exists()]
+    if not here:
+        raise ConfigError(
+            f"There is nothing to verify in {models.cache_dir()}: run `vivavoce models fetch`", stage="models"
+        )
     broken = {name: problems for name in here if (problems := models.verify(name))}
     for name in here:
         err.print(f"{name}: {'; '.join(broken.get(name, ['good']))}")
@@ -339,7 +345,7 @@ def _agent(
     listens: bool,
     speaks: bool,
 ) -> Iterator[Any]:
-    from .assistant import ASR, VoiceAgent
+    from .assistant import VoiceAgent
     from .prompts import Persona
     from .state import AnswerOptions
 
@@ -363,7 +369,9 @@ def _agent(
 def _home() -> Path:
     from platformdirs import user_data_path
 
-    return Path(os.environ.get("VIVAVOCE_HOME") or user_data_path("vivavoce"))
+    home = Path(os.environ.get("VIVAVOCE_HOME") or user_data_path("vivavoce")).expanduser()
+    _folder(home, "conversations", "set VIVAVOCE_HOME to")
+    return home
 
 
 def _question(text: str) -> Audio | str:
@@ -389,12 +397,15 @@ def _stem(question: Audio | str, name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split()[:6]) or "answer"
 
 
-def _folder(path: Path) -> None:
+def _folder(path: Path, what: str, fix: str) -> None:
+    """Make a folder that can be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise ConfigError(
-            f"Cannot write answers into {path}: {error}; name another folder with --out", stage="config"
+            f"Cannot write {what} into {path} ({error.strerror}): {fix} a folder that you can write to", stage="config"
         ) from error
 
 
@@ -402,25 +413,6 @@ def _typed(prompting: bool) -> str:
     if prompting:
         err.print("[bold]you:[/bold] ", end="")
     return sys.stdin.readline().strip()
-
-
-def _manifest(path: Path) -> list[tuple[str, Path]]:
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the manifest {path}: {error}", stage="config") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            name = json.loads(line)["audio_filepath"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f'{path}, line {number}: expected a JSON object with "audio_filepath" ({error})', stage="config"
-            ) from error
-        rows.append((str(name), path.parent / str(name)))
-    return rows
 
 
 def _live(

@@ -18,7 +18,6 @@ T = TypeVar("T")
 _PATIENCE = 10.0
 """Seconds to wait for a cancelled producer: a forward pass or a window of the recogniser cannot be cut short."""
 
-
 _MODELS = ThreadPoolExecutor(1, thread_name_prefix="vivavoce-models")
 _here = threading.local()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Self
 from vivavoce.speech import Transcript, normalizer
 
 from .errors import ConfigError
+from .evaluation import read_rows
 from .keywords import WakePhrase
 from .slots import SlotFiller
 
@@ -143,7 +143,7 @@ def train_wording(directed: Sequence[Path], other: Sequence[Path], out: Path, *,
     from sklearn.metrics import roc_auc_score
 
     rng = random.Random(seed)
-    kinds = [sorted({text for path in paths for text in _texts(path)}) for paths in (directed, other)]
+    kinds = [sorted({_text(row, path) for path in paths for row in read_rows(path)}) for paths in (directed, other)]
     if min(map(len, kinds)) < 50:
         raise ConfigError(
             f"{len(kinds[0])} sentences said to a machine and {len(kinds[1])} others: give at least 50 of both",
@@ -196,11 +196,10 @@ def _cut(text: str, rng: random.Random) -> str:
     return " ".join(text.split()[: rng.randint(*_LENGTHS)])
 
 
-def _texts(path: Path) -> Iterator[str]:
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
-                yield str(row["turn"]["text"] if "turn" in row else row["text"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"Cannot read sentences from {path}: {error!r}", stage="calibrate") from error
+def _text(row: Mapping[str, Any], path: Path) -> str:
+    said = row.get("turn", row)
+    if not isinstance(said, Mapping) or "text" not in said:
+        raise ConfigError(
+            f'{path}: a row needs a "text", or a "turn" that has one; it has {", ".join(row)}', stage="calibrate"
+        )
+    return str(said["text"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vivavoce.speech import Recognizer
+from vivavoce.speech import Recognizer, WhisperOptions, WhisperRecognizer
 
 from . import models
 from .errors import ConfigError
@@ -56,12 +56,24 @@ def open_recognizer(
         raise ConfigError(f"{error}.", stage=_STAGE) from error
 
 
-def _ctranslate2(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
-    from vivavoce.speech import WhisperRecognizer
+def open_whisper(
+    model: str | Path | None = None,
+    device: str = "auto",
+    progress: models.Progress | None = None,
+    *,
+    options: WhisperOptions | None = None,
+) -> WhisperRecognizer:
+    """Load the default engine, to decode as `options` say.
 
+    Short orders in noise are taken for another language if it is detected, so for them the options should name it.
+
+    Raises:
+        ModelUnavailable: The weights could not be fetched.
+        ModelError: The weights are broken, or there is no GPU for ``cuda``.
+    """
     from .assistant import ASR
 
-    return WhisperRecognizer(models.resolve(model or ASR, progress=progress), device=device)
+    return WhisperRecognizer(models.resolve(model or ASR, progress=progress), options=options, device=device)
 
 
 def _openai(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
@@ -85,7 +97,7 @@ def _ctc(model: str | Path | None, device: str, progress: models.Progress | None
 
 
 ENGINES: Mapping[str, Callable[[str | Path | None, str, models.Progress | None], Recognizer]] = MappingProxyType(
-    {"ctranslate2": _ctranslate2, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
+    {"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
 )
 """How each engine is opened: from a model, a device, and who is told of downloads."""
 

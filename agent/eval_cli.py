@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from . import models
 from .concurrency import in_thread
 from .console import DeviceOption, Json, NBest, device_name, progress, tell
+from .evaluation import Noise, read_clips, read_rows, write_rows
 
 eval_app = typer.Typer(help="Measure a part on data of your own.", no_args_is_help=True)
 
@@ -18,6 +21,23 @@ Manifest = Annotated[Path, typer.Option("--manifest", help="NeMo manifest: one J
 NoiseOption = Annotated[Path | None, typer.Option("--noise", help="A recording of noise, or a folder of them.")]
 Snr = Annotated[float, typer.Option("--snr", help="dB by which speech is louder than --noise.")]
 Engine = Annotated[str, typer.Option("--engine", help="ctranslate2, openai, transformers, ctc, or module:Class.")]
+Model = Annotated[str | None, typer.Option("--model", help="What the engine runs; Whisper base by default.")]
+
+Measured = tuple[dict[str, Any], list[dict[str, Any]]]
+"""A summary, and one row for each item."""
+
+
+def _report(measure: Callable[[models.Progress], Measured], output: Path | None, as_json: bool) -> None:
+    """Measure in a thread, under a progress bar; write the items and tell the summary."""
+    with progress() as advance:
+        summary, items = in_thread(lambda: measure(advance))
+    if output is not None:
+        write_rows(output, items)
+    tell(summary, as_json)
+
+
+def _noise(path: Path | None, snr: float) -> Noise | None:
+    return None if path is None else Noise.read(path, snr)
 
 
 @eval_app.command()
@@ -39,33 +59,26 @@ def commands(
     """Spoken commands: intent and all slots right, from the list and from its first hypothesis."""
     from vivavoce.speech import WhisperOptions
 
-    from .eval_commands import evaluate_commands, open_whisper, understood_examples
-    from .evaluation import Noise, read_clips, write_rows
+    from .engines import open_whisper
+    from .eval_commands import evaluate_commands, understood_examples
     from .grammar import Grammar
     from .slots import SlotFiller
 
-    device = device_name(device)
+    where = device_name(device)
     filler = SlotFiller(Grammar.load(grammar))
-    clips = read_clips(manifest, ("intent", "slots"), limit)
-    mixed = None if noise is None else Noise.read(noise, snr)
-    with progress() as advance:
-        recognizer = in_thread(lambda: open_whisper(WhisperOptions(language="en"), device, advance))
-        summary, items = in_thread(
-            lambda: evaluate_commands(
-                clips,
-                recognizer,
-                filler,
-                n_best=n_best,
-                noise=mixed,
-                prompt=filler.prompt if bias else "",
-                progress=advance,
-            )
+    clips, mixed = read_clips(manifest, ("intent", "slots"), limit), _noise(noise, snr)
+
+    def measure(advance: models.Progress) -> Measured:
+        recognizer = open_whisper(device=where, progress=advance, options=WhisperOptions(language="en"))
+        prompt = filler.prompt if bias else ""
+        summary, items = evaluate_commands(
+            clips, recognizer, filler, n_best=n_best, noise=mixed, prompt=prompt, progress=advance
         )
-    if examples is not None:
-        summary["examples_understood"] = understood_examples(examples, filler)
-    if output is not None:
-        write_rows(output, items)
-    tell(summary, as_json)
+        if examples is not None:
+            summary["examples_understood"] = understood_examples(examples, filler)
+        return summary, items
+
+    _report(measure, output, as_json)
 
 
 @eval_app.command()
@@ -81,29 +94,20 @@ def keywords(
     as_json: Json = False,
 ) -> None:
     """Spoken keywords, one in each recording: named right, from the list and from its first hypothesis."""
-    from .eval_commands import evaluate_keywords, open_whisper
-    from .evaluation import read_clips, write_rows
+    from .engines import open_whisper
+    from .eval_commands import evaluate_keywords
     from .keywords import KEYWORD_HEARING, KeywordSpotter
 
-    device = device_name(device)
+    where = device_name(device)
     spotter = KeywordSpotter([word.strip() for word in words.split(",") if word.strip()])
     clips = read_clips(manifest, (field,), limit)
-    with progress() as advance:
-        recognizer = in_thread(lambda: open_whisper(KEYWORD_HEARING, device, advance))
-        summary, items = in_thread(
-            lambda: evaluate_keywords(
-                clips,
-                recognizer,
-                spotter,
-                field,
-                n_best=n_best,
-                prompt=spotter.prompt if bias else "",
-                progress=advance,
-            )
-        )
-    if output is not None:
-        write_rows(output, items)
-    tell(summary, as_json)
+
+    def measure(advance: models.Progress) -> Measured:
+        recognizer = open_whisper(device=where, progress=advance, options=KEYWORD_HEARING)
+        prompt = spotter.prompt if bias else ""
+        return evaluate_keywords(clips, recognizer, spotter, field, n_best=n_best, prompt=prompt, progress=advance)
+
+    _report(measure, output, as_json)
 
 
 @eval_app.command()
@@ -118,24 +122,20 @@ def intents(
 ) -> None:
     """Intents, learned from one file and predicted for another, beside logistic regression on sentence vectors."""
     from .eval_intents import FIELDS, evaluate_intents
-    from .evaluation import read_rows, write_rows
-    from .intents import IntentClassifier, open_embedder, open_readers
+    from .intents import IntentClassifier, find_encoder, open_embedder, open_readers
 
     if field not in FIELDS:
         raise typer.BadParameter(f"--field is one of {', '.join(FIELDS)}, not {field!r}.")
     where = device_name(device)
     learned, asked = read_rows(train, ("intent",)), read_rows(test, ("intent", field), limit)
-    with progress() as advance:
-        embedder = in_thread(lambda: open_embedder(device=where, progress=advance))
-        readers = in_thread(lambda: open_readers(embedder=embedder, device=where, progress=advance))
-        summary, items = in_thread(
-            lambda: evaluate_intents(
-                IntentClassifier(readers), learned, asked, field, baseline=embedder, progress=advance
-            )
-        )
-    if output is not None:
-        write_rows(output, items)
-    tell(summary, as_json)
+
+    def measure(advance: models.Progress) -> Measured:
+        embedder = open_embedder(device=where, progress=advance)
+        readers = open_readers(embedder=embedder, device=where, progress=advance)
+        classifier = IntentClassifier(readers, encoder=find_encoder(progress=advance), device=where)
+        return evaluate_intents(classifier, learned, asked, field, baseline=embedder, progress=advance)
+
+    _report(measure, output, as_json)
 
 
 @eval_app.command()
@@ -150,17 +150,16 @@ def nbest(
 ) -> None:
     """Lists of hypotheses without their audio: word error rate of the first, the chosen and the best one."""
     from .eval_nbest import evaluate_lists
-    from .evaluation import read_rows, write_rows
     from .scoring import open_chooser
 
     where = device_name(device)
     rows = read_rows(data, ("hypotheses", "text"), limit)
-    with progress() as advance:
-        chooser = in_thread(lambda: open_chooser(choose, adapter=adapter, device=where, progress=advance))
-        summary, items = in_thread(lambda: evaluate_lists(rows, chooser, progress=advance))
-    if output is not None:
-        write_rows(output, items)
-    tell(summary, as_json)
+
+    def measure(advance: models.Progress) -> Measured:
+        chooser = open_chooser(choose, adapter=adapter, device=where, progress=advance)
+        return evaluate_lists(rows, chooser, progress=advance)
+
+    _report(measure, output, as_json)
 
 
 @eval_app.command()
@@ -169,7 +168,7 @@ def wer(
     noise: NoiseOption = None,
     snr: Snr = 10.0,
     engine: Engine = "ctranslate2",
-    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    model: Model = None,
     choose: Annotated[str, typer.Option("--choose", help="1best, rover, mbr, lm or auto.")] = "1best",
     rival: Annotated[bool, typer.Option(help="Time faster-whisper on the same clips.")] = True,
     device: DeviceOption = "auto",
@@ -179,30 +178,23 @@ def wer(
     as_json: Json = False,
 ) -> None:
     """Recordings with their text: error rates of lists, time, calibration, and faster-whisper in the same run."""
-    from . import models
     from .assistant import ASR
     from .engines import open_recognizer
     from .eval_speech import evaluate_wer, faster_whisper
-    from .evaluation import Noise, read_clips, write_rows
     from .scoring import open_chooser
 
     where = device_name(device)
-    clips = read_clips(manifest, ("text",), limit)
-    mixed = Noise.read(noise, snr) if noise is not None else None
-    with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
-        chooser = None
-        if choose != "1best":
-            chooser = in_thread(lambda: open_chooser(choose, device=where, progress=advance))
-        other = in_thread(lambda: faster_whisper(str(models.resolve(ASR, progress=advance)))) if rival else None
-        summary, items = in_thread(
-            lambda: evaluate_wer(
-                clips, recognizer, n_best=n_best, noise=mixed, chooser=chooser, rival=other, progress=advance
-            )
+    clips, mixed = read_clips(manifest, ("text",), limit), _noise(noise, snr)
+
+    def measure(advance: models.Progress) -> Measured:
+        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        chooser = None if choose == "1best" else open_chooser(choose, device=where, progress=advance)
+        other = faster_whisper(str(models.resolve(ASR, progress=advance))) if rival else None
+        return evaluate_wer(
+            clips, recognizer, n_best=n_best, noise=mixed, chooser=chooser, rival=other, progress=advance
         )
-    if output is not None:
-        write_rows(output, items)
-    tell(summary, as_json)
+
+    _report(measure, output, as_json)
 
 
 @eval_app.command()
@@ -210,7 +202,7 @@ def speech_gate(
     manifest: Manifest,
     expect: Annotated[str, typer.Option(help="What the recordings hold: speech or none.")],
     engine: Engine = "ctranslate2",
-    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    model: Model = None,
     device: DeviceOption = "auto",
     limit: Limit = None,
     output: Out = None,
@@ -219,20 +211,17 @@ def speech_gate(
     """Recordings of speech, or of none: how many are heard as speech, and why the others are refused."""
     from .engines import open_recognizer
     from .eval_speech import evaluate_speech_gate
-    from .evaluation import read_clips, write_rows
 
     if expect not in ("speech", "none"):
         raise typer.BadParameter(f"--expect is speech or none, not {expect!r}.")
     where = device_name(device)
     clips = read_clips(manifest, (), limit)
-    with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
-        summary, items = in_thread(
-            lambda: evaluate_speech_gate(clips, recognizer, expect_speech=expect == "speech", progress=advance)
-        )
-    if output is not None:
-        write_rows(output, items)
-    tell(summary, as_json)
+
+    def measure(advance: models.Progress) -> Measured:
+        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        return evaluate_speech_gate(clips, recognizer, expect_speech=expect == "speech", progress=advance)
+
+    _report(measure, output, as_json)
 
 
 @eval_app.command()
@@ -241,7 +230,7 @@ def calibrate(
     noise: NoiseOption = None,
     snr: Snr = 10.0,
     engine: Engine = "ctranslate2",
-    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    model: Model = None,
     device: DeviceOption = "auto",
     n_best: NBest = 5,
     limit: Limit = None,
@@ -250,17 +239,15 @@ def calibrate(
     """Fit how sure a list may be of its first hypothesis, on recordings with their text."""
     from .engines import open_recognizer
     from .eval_speech import evaluate_calibration
-    from .evaluation import Noise, read_clips
 
     where = device_name(device)
-    clips = read_clips(manifest, ("text",), limit)
-    mixed = Noise.read(noise, snr) if noise is not None else None
-    with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
-        summary = in_thread(
-            lambda: evaluate_calibration(clips, recognizer, n_best=n_best, noise=mixed, progress=advance)
-        )
-    tell(summary, as_json)
+    clips, mixed = read_clips(manifest, ("text",), limit), _noise(noise, snr)
+
+    def measure(advance: models.Progress) -> Measured:
+        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        return evaluate_calibration(clips, recognizer, n_best=n_best, noise=mixed, progress=advance), []
+
+    _report(measure, None, as_json)
 
 
 @eval_app.command()
@@ -272,7 +259,7 @@ def streaming(
     min_seconds: Annotated[float, typer.Option(help="Leave shorter recordings out.")] = 3.0,
     max_seconds: Annotated[float, typer.Option(help="Leave longer recordings out.")] = 8.0,
     engine: Engine = "ctranslate2",
-    model: Annotated[str | None, typer.Option(help="What the engine runs; Whisper base by default.")] = None,
+    model: Model = None,
     device: DeviceOption = "auto",
     n_best: NBest = 5,
     limit: Limit = None,
@@ -282,24 +269,21 @@ def streaming(
     """How soon partials and the final list are there when recordings are played in real time."""
     from .engines import open_recognizer
     from .eval_streaming import evaluate_streaming
-    from .evaluation import read_clips, write_rows
 
     where = device_name(device)
     clips = read_clips(manifest, ("text",))
-    with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
-        summary, items = in_thread(
-            lambda: evaluate_streaming(
-                clips,
-                recognizer,
-                endpoint_delay=endpoint_delay,
-                n_best=n_best,
-                min_seconds=min_seconds,
-                max_seconds=max_seconds,
-                limit=limit,
-                progress=advance,
-            )
+
+    def measure(advance: models.Progress) -> Measured:
+        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        return evaluate_streaming(
+            clips,
+            recognizer,
+            endpoint_delay=endpoint_delay,
+            n_best=n_best,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            limit=limit,
+            progress=advance,
         )
-    if output is not None:
-        write_rows(output, items)
-    tell(summary, as_json)
+
+    _report(measure, output, as_json)

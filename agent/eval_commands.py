@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vivavoce.speech import Audio, Recognizer, Transcript, WhisperOptions, WhisperRecognizer, normalizer
+from vivavoce.speech import Audio, Recognizer, Transcript, normalizer
 from vivavoce.speech.phonetics import phonemes
 
-from . import models
-from .assistant import ASR
 from .errors import ConfigError
 from .evaluation import Clip, Noise, watched
 from .keywords import KeywordSpotter
@@ -110,17 +108,6 @@ def evaluate_keywords(
         "refused": sum(not item["hypotheses"] for item in items),
     }
     return summary, items
-
-
-def open_whisper(options: WhisperOptions, device: str, progress: Progress | None) -> WhisperRecognizer:
-    """The default recogniser.
-
-    Its language should be set: if it detects the language itself, short orders in noise are taken for other ones.
-
-    Raises:
-        ModelUnavailable: The weights could not be fetched.
-    """
-    return WhisperRecognizer(models.resolve(ASR, progress=progress), options=options, device=device)
 
 
 def understood_examples(path: Path, filler: SlotFiller) -> float:

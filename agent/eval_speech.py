@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vivavoce.speech import Audio, Calibration, Recognizer, Transcript, normalizer
+from vivavoce.speech import Audio, Calibration, Recognizer, Transcript, WhisperRecognizer, normalizer
 from vivavoce.speech.correction import Chooser
 
 from .evaluation import Clip, Errors, Noise, calibration_error, error_after_refusing, errors, watched
@@ -63,8 +63,12 @@ def evaluate_wer(
         progress: Told after each clip.
 
     Returns:
-        The summary, and one row per clip.
+        The summary, and one row per clip. Seconds are medians over clips: `seconds` of everything, `seconds_encode` of
+        the encoder and `seconds_decode` of what is done with its output (language, searches, times of words); the two
+        are None for recognisers other than `WhisperRecognizer`.
     """
+    stages = _Stages(recognizer) if isinstance(recognizer, WhisperRecognizer) else None
+    recognizer = stages.recognizer if stages is not None else recognizer
     first = clips[0].audio()
     recognizer.transcribe(first)
     if rival is not None:
@@ -72,10 +76,40 @@ def evaluate_wer(
     rows = []
     for number, clip in enumerate(watched(clips, progress, "recognising")):
         audio = clip.audio() if noise is None else noise.over(clip.audio(), number)
+        if stages is not None:
+            stages.begin()
         seconds, heard, theirs = _timed(audio, recognizer, rival, n_best, rival_first=number % 2 == 0)
         chosen = chooser.choose(heard).text if chooser is not None and heard.is_speech else heard.text
-        rows.append(_row(clip, audio, heard, chosen, seconds, theirs))
+        row = _row(clip, audio, heard, chosen, seconds, theirs)
+        rows.append(row if stages is None else {**row, **stages.spent()})
     return _summary(rows, n_best), rows
+
+
+class _Stages:
+    """The same loaded recogniser with a clock at its encoder, and one around all that is done with a window."""
+
+    def __init__(self, recognizer: WhisperRecognizer) -> None:
+        self.recognizer = recognizer.with_options(recognizer.options)
+        self._seconds = {"_encode": 0.0, "_hear": 0.0}
+        for name in self._seconds:
+            setattr(self.recognizer, name, self._clocked(name, getattr(self.recognizer, name)))
+
+    def begin(self) -> None:
+        """Set both clocks to zero."""
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+
+    def spent(self) -> dict[str, float]:
+        """Seconds of each stage since `begin`."""
+        encode = self._seconds["_encode"]
+        return {"seconds_encode": encode, "seconds_decode": self._seconds["_hear"] - encode}
+
+    def _clocked(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            seconds, done = _clock(lambda: work(*arguments))
+            self._seconds[name] += seconds
+            return done
+
+        return run
 
 
 def _timed(
@@ -136,12 +170,18 @@ def _summary(rows: Sequence[dict[str, Any]], n_best: int) -> dict[str, Any]:
         "sentence_error_80": error_after_refusing(confidence, right, _SHARE),
         "sentence_error_80_oracle": error_after_refusing([float(r) for r in right], right, _SHARE),
         "seconds": statistics.median(row["seconds"] for row in rows),
+        "seconds_encode": _median(rows, "seconds_encode"),
+        "seconds_decode": _median(rows, "seconds_decode"),
         "rtf": statistics.median(long) if long else None,
     }
     if "seconds_rival" in rows[0]:
         summary["ratio_faster_whisper"] = statistics.median(row["seconds"] / row["seconds_rival"] for row in rows)
         summary["wer_faster_whisper"] = _rate(rows, "errors_rival")
     return summary
+
+
+def _median(rows: Sequence[dict[str, Any]], field: str) -> float | None:
+    return statistics.median(row[field] for row in rows) if field in rows[0] else None
 
 
 def _rate(rows: Sequence[dict[str, Any]], field: str) -> float:

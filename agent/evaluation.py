@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,10 +103,13 @@ def read_rows(path: Path, required: Sequence[str] = (), limit: int | None = None
                     break
                 if text.strip():
                     rows.append(_row(text, required, f"{path}, line {number}"))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise ConfigError(f"Cannot read {path}: {error}", stage="config") from error
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:  # the last two: gzip was cut off, or damaged
+        raise ConfigError(
+            f"Cannot read {path} ({error}): name a file of JSON objects, one a line; if it is gzipped, as .gz",
+            stage="config",
+        ) from error
     if not rows:
-        raise ConfigError(f"{path} has no rows", stage="config")
+        raise ConfigError(f"{path} has no rows: write one JSON object a line", stage="config")
     return rows
 
 
@@ -132,7 +136,9 @@ def read_clips(manifest: Path, required: Sequence[str] = (), limit: int | None =
     for row in read_rows(manifest, ("audio_filepath", *required), limit):
         clip = Clip(str(row["audio_filepath"]), manifest.parent / str(row["audio_filepath"]), row)
         if not clip.path.is_file():
-            raise ConfigError(f"{manifest}: there is no recording {clip.path}", stage="config")
+            raise ConfigError(
+                f"{manifest}: there is no recording {clip.path}; name it relative to the manifest", stage="config"
+            )
         clips.append(clip)
     return clips
 

@@ -23,6 +23,7 @@ from vivavoce.speech import Transcript
 from . import models
 from .concurrency import OnModelThread, on_model_thread
 from .errors import ConfigError
+from .intent_tuning import TunedEncoders, TuningOptions
 from .llm import Device, TransformersChatModel
 
 Heard: TypeAlias = str | Transcript | Sequence[str] | Sequence[tuple[str, float]]
@@ -32,6 +33,10 @@ _STAGE = "intents"
 _SHRINKAGES = tuple(float(x) for x in np.geomspace(0.003, 1.0, 12))
 """Ridge penalties that are tried; a text's kernel with itself is 1."""
 _SHARPNESSES = tuple(float(x) for x in np.geomspace(0.5, 16.0, 31))
+_SHARES = tuple(float(x) for x in np.linspace(0.0, 1.0, 21))
+"""Of the tuned encoders in a probability, that are tried."""
+_LEAST = 1e-9
+"""Added to a probability before its logarithm is taken."""
 _WIDTH = 1.0
 """Of the Gaussian kernel, for rows of length 1."""
 _CHUNK = 256
@@ -157,10 +162,15 @@ class IntentOptions:
         shrinkage: Ridge penalty, where a text's kernel with itself is 1; None takes the one that leave-one-out likes
             best.
         plain: Whether texts are read in lower case and without marks, as most recognisers write them.
+        tuned_from: From how many examples on an encoder, if the classifier has one, is fine-tuned too. Fewer are better
+            off with the closed form alone.
+        tuning: How it is.
     """
 
     shrinkage: float | None = None
     plain: bool = True
+    tuned_from: int = 500
+    tuning: TuningOptions = field(default_factory=TuningOptions)
 
     def __post_init__(self) -> None:
         if self.shrinkage is not None and not self.shrinkage > 0:
@@ -204,6 +214,7 @@ class LabelHead:
         sharpness: Scores are multiplied by it before the softmax.
         shrinkage: The penalty that was taken.
         left_out: Accuracy on training texts while they were left out.
+        left_out_scores: Of training texts while they were left out, shape (n, labels); None once it is loaded.
     """
 
     labels: tuple[str, ...]
@@ -215,6 +226,7 @@ class LabelHead:
     sharpness: float
     shrinkage: float
     left_out: float
+    left_out_scores: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def fit(
@@ -251,7 +263,7 @@ class LabelHead:
         left_out, penalty, scores, dual = max(tried, key=lambda trial: trial[:2])  # of equals the strongest
         often = np.bincount(places)[places] > 1  # the only example of a label is always wrong when it is left out
         sharpness = _sharpness(scores[often], places[often])
-        return cls(names, mean, scale, shares, rows, dual.astype(np.float32), sharpness, penalty, left_out)
+        return cls(names, mean, scale, shares, rows, dual.astype(np.float32), sharpness, penalty, left_out, scores)
 
     def probabilities(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """Probability of each label: shape (n, labels)."""
@@ -260,25 +272,80 @@ class LabelHead:
         return _softmax(self.sharpness * (_kernel(rows, self.rows) @ self.weights.astype(np.float64)))
 
 
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """How much tuned encoders say beside the head: a logarithmic opinion pool (Genest & Zidek 1986).
+
+    Attributes:
+        share: Of the encoders, [0, 1]; the head has the rest.
+        sharpness: Log-probabilities are multiplied by it before the softmax.
+        left_out: Accuracy on training texts, each judged by what did not learn from it.
+    """
+
+    share: float
+    sharpness: float
+    left_out: float
+
+    @classmethod
+    def fit(cls, head: NDArray[np.float64], tuned: NDArray[np.float64], places: NDArray[np.int_]) -> Mixture:
+        """The mixture under which labels are likeliest.
+
+        Args:
+            head: Log-probabilities of each label for each text that was left out, shape (n, labels).
+            tuned: The same of the encoders.
+            places: Of the labels, shape (n,).
+        """
+        often = np.bincount(places)[places] > 1  # nobody can know the only example of a label
+        kept, wanted = np.flatnonzero(often), places[often]
+
+        def likelihood(share: float, sharpness: float) -> float:
+            mixed = _softmax(sharpness * ((1 - share) * head[kept] + share * tuned[kept]))
+            return float(np.log(mixed[np.arange(len(kept)), wanted] + 1e-12).sum())
+
+        pairs = [(share, sharpness) for share in _SHARES for sharpness in _SHARPNESSES if sharpness <= 4]
+        share, sharpness = max(pairs, key=lambda pair: likelihood(*pair))
+        right = ((1 - share) * head + share * tuned).argmax(axis=1) == places
+        return cls(share, sharpness, float(right.mean()))
+
+    def probabilities(self, head: NDArray[np.float64], tuned: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probability of each label, shape (n, labels), from the log-probabilities of both."""
+        return _softmax(self.sharpness * ((1 - self.share) * head + self.share * tuned))
+
+
 class IntentClassifier:
     """A label head on what frozen models see in a text; from a few examples a label to thousands.
+
+    Where examples are many, copies of a sentence encoder are fine-tuned to the labels, and mixed in.
 
     A list of hypotheses is a mixture: P(intent) is the sum over hypotheses of P(hypothesis) P(intent | hypothesis).
     """
 
-    def __init__(self, readers: Sequence[TextReader], *, options: IntentOptions | None = None) -> None:
+    def __init__(
+        self,
+        readers: Sequence[TextReader],
+        *,
+        encoder: str | Path | None = None,
+        options: IntentOptions | None = None,
+        device: Device = "auto",
+    ) -> None:
         """Make one that knows no label yet.
 
         Args:
             readers: Where features come from. ``open_readers()`` gives the language model's states and the embedder's
                 vectors, which together beat either.
-            options: How the head is fitted.
+            encoder: Folder of a sentence-transformers model, of which copies are fine-tuned if there are
+                ``IntentOptions.tuned_from`` examples; None leaves that out. ``find_encoder()`` gives the assistant's.
+            options: How all is fitted.
+            device: Where the copies run.
         """
         if not readers:
             raise ConfigError("an IntentClassifier needs a reader: open_readers() gives two", stage=_STAGE)
         self.options = options or IntentOptions()
         self._readers = tuple(readers)
+        self._encoder = encoder
+        self._device: Device = device
         self._head: LabelHead | None = None
+        self._tuned: tuple[TunedEncoders, Mixture] | None = None
 
     @property
     def head(self) -> LabelHead:
@@ -292,17 +359,36 @@ class IntentClassifier:
         return self._head
 
     @property
+    def mixture(self) -> Mixture | None:
+        """How much fine-tuned encoders say; None if there are none."""
+        return self._tuned[1] if self._tuned else None
+
+    @property
+    def left_out(self) -> float:
+        """Accuracy on training texts, each judged by what did not learn from it."""
+        return self._tuned[1].left_out if self._tuned else self.head.left_out
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """All labels that it can give, sorted."""
         return self.head.labels
 
-    def fit(self, items: Sequence[Heard], labels: Sequence[str], *, progress: models.Progress | None = None) -> Self:
-        """Learn from examples; what was learned before is forgotten.
+    def fit(
+        self,
+        items: Sequence[Heard],
+        labels: Sequence[str],
+        *,
+        resume: str | Path | None = None,
+        progress: models.Progress | None = None,
+    ) -> Self:
+        """Learn from examples; what was learned before is forgotten. The same examples give the same classifier.
 
         Args:
             items: Texts, or lists of hypotheses, whose features are averaged by weight.
             labels: One for each item.
-            progress: Told how many texts are read.
+            resume: Folder in which fine-tuning leaves where it is, and goes on if it was broken off; None leaves
+                nothing. Who has saved the classifier may let ``intent_tuning.forget`` delete it.
+            progress: Told how many texts are read, and how far fine-tuning is.
 
         Raises:
             ConfigError: If there are not two labels, an item says nothing, or the numbers differ.
@@ -318,13 +404,33 @@ class IntentClassifier:
         if empty is not None:
             raise ConfigError(f"item {empty} (label {labels[empty]!r}) says nothing: leave it out", stage=_STAGE)
         features, shares = self._read([text for hypotheses in lists for text in hypotheses], progress)
+        labels = [str(label) for label in labels]
+        self._tuned = None
         self._head = LabelHead.fit(
-            [_averaged(block, lists) for block in features],
-            [str(label) for label in labels],
-            shares=shares,
-            shrinkage=self.options.shrinkage,
+            [_averaged(block, lists) for block in features], labels, shares=shares, shrinkage=self.options.shrinkage
         )
+        if self._encoder is not None and len(items) >= self.options.tuned_from:
+            self._tuned = self._tune(self._encoder, self._head, lists, labels, resume, progress)
         return self
+
+    def _tune(
+        self,
+        encoder: str | Path,
+        head: LabelHead,
+        lists: Sequence[Mapping[str, float]],
+        labels: Sequence[str],
+        resume: str | Path | None,
+        progress: models.Progress | None,
+    ) -> tuple[TunedEncoders, Mixture]:
+        """Fine-tuned encoders, and how much they say beside a head that was just fitted."""
+        assert head.left_out_scores is not None
+        number = {label: place for place, label in enumerate(head.labels)}
+        places = np.array([number[label] for label in labels])
+        tuned = TunedEncoders(encoder, len(head.labels), device=self._device)
+        folder = None if resume is None else Path(resume)
+        left_out = tuned.fit(lists, places, self.options.tuning, resume=folder, progress=progress)
+        alone = np.log(_softmax(head.sharpness * head.left_out_scores) + _LEAST)
+        return tuned, Mixture.fit(alone, left_out, places)
 
     def predict(self, heard: Heard) -> Prediction:
         """What somebody wants who said one text, or one of several.
@@ -345,14 +451,18 @@ class IntentClassifier:
         texts = [text for hypotheses in lists for text in hypotheses]
         mixed = np.zeros((len(items), len(head.labels)))
         if texts:
-            mixed = _averaged(head.probabilities(self._read(texts, progress)[0]), lists)
+            each = head.probabilities(self._read(texts, progress)[0])
+            if self._tuned:
+                tuned, mixture = self._tuned
+                each = mixture.probabilities(np.log(each + _LEAST), tuned.log_probabilities(texts))
+            mixed = _averaged(each, lists)
         return [
             _prediction(head.labels, row) if hypotheses else Prediction("", 0.0)
             for row, hypotheses in zip(mixed, lists, strict=True)
         ]
 
     def save(self, folder: str | Path) -> Path:
-        """Write the head: JSON and safetensors; the models that read are named, not copied.
+        """Write what was learned: JSON and safetensors; the models that read are named, not copied.
 
         Raises:
             ConfigError: If nothing was learned yet.
@@ -373,22 +483,33 @@ class IntentClassifier:
             "shrinkage": head.shrinkage,
             "left_out": head.left_out,
         }
+        (folder / "tuned.safetensors").unlink(missing_ok=True)  # of an earlier fit
+        if self._tuned:
+            tuned, mixture = self._tuned
+            save_file(tuned.arrays(), folder / "tuned.safetensors")
+            card["tuned"] = {"encoder": tuned.name, "mixture": asdict(mixture)}
         (folder / "intents.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return folder
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, readers: Sequence[TextReader] | None = None, device: Device = "auto"
+        cls,
+        folder: str | Path,
+        *,
+        readers: Sequence[TextReader] | None = None,
+        encoder: str | Path | None = None,
+        device: Device = "auto",
     ) -> IntentClassifier:
         """Open what `save` wrote.
 
         Args:
             folder: Where it is.
             readers: As it was fitted with; None opens those of ``open_readers``.
+            encoder: As it was fitted with; None takes that of ``find_encoder``, if one was fine-tuned.
             device: Where these run.
 
         Raises:
-            ConfigError: If the folder holds no such head, or it was fitted with other readers.
+            ConfigError: If the folder holds no such head, or it was fitted with other readers or another encoder.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -403,9 +524,14 @@ class IntentClassifier:
                 scale=arrays["scale"],
                 rows=arrays["rows"].astype(np.float32),
                 weights=arrays["weights"],
-                **{name: float(card[name]) for name in ("sharpness", "shrinkage", "left_out")},
+                sharpness=float(card["sharpness"]),
+                shrinkage=float(card["shrinkage"]),
+                left_out=float(card["left_out"]),
             )
-            options, names = IntentOptions(**card["options"]), list(card["readers"])
+            said, names, tuned = dict(card["options"]), list(card["readers"]), card.get("tuned")
+            options = IntentOptions(**{**said, "tuning": TuningOptions(**said["tuning"])})
+            weights = load_file(Path(folder) / "tuned.safetensors") if tuned else {}
+            mixture = Mixture(**tuned["mixture"]) if tuned else None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ConfigError(
                 f"{folder} holds no intents ({error!r}): `vivavoce train intents` makes them", stage=_STAGE
@@ -419,8 +545,25 @@ class IntentClassifier:
                 "give the same readers, or fit again",
                 stage=_STAGE,
             )
-        classifier = cls(readers, options=options)
+        if mixture is not None:
+            encoder = find_encoder() if encoder is None else encoder
+            if Path(encoder).name != tuned["encoder"]:
+                raise ConfigError(
+                    f"{folder} was fitted with {tuned['encoder']}, not with {Path(encoder).name}: "
+                    "give the same encoder, or fit again",
+                    stage=_STAGE,
+                )
+        classifier = cls(readers, encoder=encoder, options=options, device=device)
         classifier._head = head
+        if encoder is not None and mixture is not None:
+            encoders = TunedEncoders(encoder, len(head.labels), device=device)
+            try:
+                encoders.restore(weights, options.tuning.members)
+            except (KeyError, ValueError) as error:
+                raise ConfigError(
+                    f"the encoders in {folder} do not fit ({error!r}): train again", stage=_STAGE
+                ) from error
+            classifier._tuned = encoders, mixture
         return classifier
 
     def _weighed(self, heard: Heard) -> dict[str, float]:
@@ -475,13 +618,18 @@ def open_readers(
     return StateReader(chat), EmbeddingReader(embedder or open_embedder(device=device, progress=progress))
 
 
+def find_encoder(*, progress: models.Progress | None = None) -> Path:
+    """Folder of the sentence encoder that an ``IntentClassifier`` may fine-tune: the one of ``open_embedder``."""
+    from .assistant import EMBEDDING
+
+    return models.resolve(EMBEDDING, progress=progress)
+
+
 def open_embedder(*, device: Device = "auto", progress: models.Progress | None = None) -> Embedder:
     """The assistant's own sentence vectors, computed where all models compute."""
     from vivavoce.retrieval import SentenceTransformerEmbedder
 
-    from .assistant import EMBEDDING
-
-    folder = models.resolve(EMBEDDING, progress=progress)
+    folder = find_encoder(progress=progress)
     return OnModelThread(on_model_thread(lambda: SentenceTransformerEmbedder(folder, device=device)))
 
 

@@ -41,9 +41,8 @@ class QuoteOptions:
         threshold: Cosine of question and sentence under which nothing answers the question.
         tie: Candidates of the same passage that score this little less than the best are said with it.
 
-    The defaults were chosen on every second question of the coffee house's list (57 answerable, 40 not), with MiniLM
-    and SmolLM2-135M: the best sentence holds the answer in 96 % (by cosine alone 88 %, by likelihood alone 42 %), and
-    the cosine tells answerable from unanswerable with AUROC 0.987.
+    The defaults were chosen for MiniLM and SmolLM2-135M, on every second question of the coffee house's that has an
+    answer and on those that have none; `python tests/benchmarks/run.py --only answers` measures what they give.
     """
 
     candidates: int = 3

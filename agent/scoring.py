@@ -19,7 +19,7 @@ from vivavoce.speech.correction import BayesChooser, Chooser, FirstChooser, Lang
 from . import models
 from .concurrency import on_model_thread
 from .errors import ConfigError, GenerationError
-from .llm import Device, TransformersChatModel
+from .llm import Device, TransformersChatModel, cached_forward
 
 OPENING = """\
 The train left at noon.
@@ -136,7 +136,7 @@ class LanguageScorer:
             head, logits = 0.0, None
             if shared:
                 ids = torch.tensor([[before[-1], *lines[0][: shared - 1]]], device=self._chat.device)
-                logits = self._chat.model(ids, past_key_values=cache).logits
+                logits = cached_forward(self._chat.model, ids, cache).logits
                 head = float(_picked(logits, torch.tensor([lines[0][:shared]], device=self._chat.device)).sum())
             first = lines[0][shared - 1] if shared else before[-1]
             rest = [line[shared:] for line in lines]
@@ -145,7 +145,7 @@ class LanguageScorer:
             inputs = torch.cat([torch.full_like(targets[:, :1], first), targets[:, :-1]], dim=1)
             cache.batch_repeat_interleave(len(lines))
             # Right padding needs no mask: a causal model's scores do not depend on what follows.
-            logits = self._chat.model(inputs, past_key_values=cache).logits
+            logits = cached_forward(self._chat.model, inputs, cache).logits
             kept = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in rest])
             tails = (_picked(logits, targets).cpu() * kept).sum(-1)
         return [head + float(tail) for tail in tails]
@@ -158,8 +158,8 @@ class LanguageScorer:
         if self._read is None or self._read[0] != tokens:
             cache = DynamicCache(config=self._chat.model.config)
             if tokens:
-                self._chat.model(
-                    torch.tensor([tokens], device=self._chat.device), past_key_values=cache, logits_to_keep=1
+                cached_forward(
+                    self._chat.model, torch.tensor([tokens], device=self._chat.device), cache, logits_to_keep=1
                 )
             self._read = (tokens, cache)
         return copy.deepcopy(self._read[1])

@@ -16,26 +16,30 @@ train_app = typer.Typer(help="Train an adapter or a head on data of your own.", 
 @train_app.command()
 def intents(
     data: Annotated[Path, typer.Option("--data", help="Rows with intent, and text, asr or hypotheses.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for what is learned.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is learned; a run that broke off goes on there.")],
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """A head that names intents: `IntentClassifier.load` opens it."""
+    """What names intents: `IntentClassifier.load` opens it. From 500 rows on, an encoder is fine-tuned: minutes."""
     from .eval_intents import training_items
     from .evaluation import read_rows
-    from .intents import IntentClassifier, open_readers
+    from .intent_tuning import forget
+    from .intents import IntentClassifier, find_encoder, open_readers
 
-    where = device_name(device)
+    where, checkpoint = device_name(device), out / "checkpoint"
     items, labels = training_items(read_rows(data, ("intent",)))
     with progress() as advance:
         readers = in_thread(lambda: open_readers(device=where, progress=advance))
-        classifier = in_thread(lambda: IntentClassifier(readers).fit(items, labels, progress=advance))
+        classifier = IntentClassifier(readers, encoder=find_encoder(progress=advance), device=where)
+        in_thread(lambda: classifier.fit(items, labels, resume=checkpoint, progress=advance))
     classifier.save(out)
+    forget(checkpoint)
     tell(
         {
             "n": len(items),
             "labels": len(classifier.labels),
-            "accuracy_left_out": round(classifier.head.left_out, 4),
+            "tuned": classifier.mixture is not None,
+            "accuracy_left_out": round(classifier.left_out, 4),
             "out": str(out),
         },
         as_json,

@@ -29,6 +29,20 @@ EXAMPLES = {
         "where do you keep lost things",
         "somebody lost a glove in your shop",
     ],
+    "loyalty card": [
+        "how does your loyalty card work",
+        "is there a stamp on my card for every coffee",
+        "when do I get something for free",
+        "can I have a new stamp card",
+        "my card is full, what do I get",
+    ],
+    "allergens": [
+        "are there nuts in the brownie",
+        "is the oat milk free of gluten",
+        "which cakes contain eggs",
+        "does the chai have milk in it",
+        "I have an allergy, what can I eat",
+    ],
     "small talk": ["how are you", "nice weather today", "thank you very much", "good morning", "you are very kind"],
 }
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile
+from command_line import refused, vivavoce
 
 from vivavoce.agent import TransformersChatModel
-from vivavoce.agent.__main__ import main
 from vivavoce.agent.assistant import ASR, EMBEDDING, LLM
 from vivavoce.agent.prompts import NOTHING_HEARD
 from vivavoce.retrieval import LocalKnowledge
@@ -26,44 +22,6 @@ from vivavoce.speech import Audio, normalizer
 
 words = normalizer("en")
 weights = pytest.mark.weights
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict]:
-        """Standard output as JSON lines; anything else on it fails."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-def vivavoce(*arguments: object, typed: str = "") -> Result:
-    """Run a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["vivavoce", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO(typed)),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
-
-
-def refused(result: Result, *said: str, code: int = 1) -> None:
-    """One sentence on stderr, nothing on stdout, and no traceback."""
-    assert (result.code, result.out) == (code, ""), result
-    assert "Traceback" not in result.err
-    for part in said:
-        assert part in " ".join(result.err.split()), result.err
-    if code == 1:
-        assert len(result.err.splitlines()) == 1, result.err
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -344,6 +302,13 @@ def test_a_damaged_model_is_found(minilm_dir, tmp_path, monkeypatch):
     assert verified.code == 1
     assert "vocab.txt does not have the recorded sha256" in verified.err
     assert f"vivavoce models fetch {EMBEDDING}" in verified.err
+    damaged.write_bytes(data[:1000])
+    assert "vocab.txt has 1000 bytes instead of" in vivavoce("models", "verify").err
+
+
+def test_where_nothing_is_fetched_there_is_nothing_to_verify(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIVAVOCE_CACHE", str(tmp_path))
+    refused(vivavoce("models", "verify"), "nothing to verify", str(tmp_path), "run `vivavoce models fetch`")
 
 
 def test_the_doctor_examines(tmp_path, monkeypatch):
@@ -390,6 +355,13 @@ def test_a_cache_that_cannot_be_written(monkeypatch, no_network, tmp_path, verb)
     monkeypatch.setenv("VIVAVOCE_CACHE", str(tmp_path / "file" / "cache"))
     result = vivavoce(*(("ask", "hello") if verb == "ask" else ("models", "fetch", EMBEDDING)))
     refused(result, "Cannot write to", "set VIVAVOCE_CACHE to a folder you can write")
+
+
+@pytest.mark.parametrize("home", ["file", "file/home"])
+def test_a_home_that_cannot_be_written(monkeypatch, tmp_path, home):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("VIVAVOCE_HOME", str(tmp_path / home))
+    refused(vivavoce("ask", "hello", "--thread", "a"), "Cannot write conversations", "set VIVAVOCE_HOME to a folder")
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------
@@ -441,16 +413,21 @@ def test_a_recording_that_is_none_cannot_be_transcribed(sounds, whisper_dir, tmp
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (None, "Cannot read the manifest"),
+        (None, "No such file or directory"),
+        ("\n", "has no rows: write one JSON object a line"),
         ("no json", "line 1"),
-        ('{"audio_filepath": "a.wav"}\n{"file": "b.wav"}', 'line 2: expected a JSON object with "audio_filepath"'),
+        ('{"audio_filepath": "a.wav"}\n{"file": "b.wav"}', 'line 2: there is no "audio_filepath"; it has file'),
         ("[1, 2]", "line 1"),
+        ('{"audio_filepath": "nowhere.wav"}', "there is no recording"),
     ],
 )
 def test_a_manifest_that_is_none(tmp_path, rows, said):
     if rows is not None:
         (tmp_path / "manifest.jsonl").write_text(rows)
-    refused(vivavoce("transcribe", "--manifest", tmp_path / "manifest.jsonl"), "manifest.jsonl", said)
+    before = everything_in(tmp_path)
+    done = vivavoce("transcribe", "--manifest", tmp_path / "manifest.jsonl", "--out", tmp_path / "heard.jsonl")
+    refused(done, "manifest.jsonl", said)
+    assert everything_in(tmp_path) == before
 
 
 @weights

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from vivavoce.agent import TransformersChatModel
-from vivavoce.agent.intents import IntentClassifier, StateReader
+from vivavoce.agent.intent_tuning import TunedEncoders, TuningOptions
+from vivavoce.agent.intents import EmbeddingReader, IntentClassifier, IntentOptions, StateReader, open_embedder
 
 pytestmark = pytest.mark.weights
 
@@ -44,3 +46,25 @@ def test_the_list_is_understood_where_its_first_line_is_not(classifier):
     wrong = [("is it cold at sea", 0.35), ("set an alarm for three", 0.33), ("an alarm for three", 0.32)]
     assert classifier.predict(heard).intent == "alarm"
     assert classifier.predict(wrong[0][0]).intent == "weather" and classifier.predict(wrong).intent == "alarm"
+
+
+def test_a_fine_tuned_encoder_knows_sentences_that_are_said_otherwise(minilm_dir):
+    names = list(EXAMPLES)
+    places = np.array([names.index(label) for label in names for _ in EXAMPLES[label]])
+    tuned = TunedEncoders(minilm_dir, len(names), device="cpu")
+    options = TuningOptions(members=2, epochs=16, batch=8)
+    tuned.fit([{text: 1.0} for texts in EXAMPLES.values() for text in texts], places, options)
+    given = tuned.log_probabilities([text.lower() for text in NEW]).argmax(axis=1)
+    assert [names[place] for place in given] == list(NEW.values())
+
+
+def test_what_was_fine_tuned_opens_again_with_the_assistants_own_encoder(minilm_dir, tmp_path):
+    readers = [EmbeddingReader(open_embedder(device="cpu"))]
+    options = IntentOptions(tuned_from=16, tuning=TuningOptions(members=2, epochs=4, batch=8))
+    fitted = IntentClassifier(readers, encoder=minilm_dir, options=options, device="cpu")
+    labels = [label for label, texts in EXAMPLES.items() for _ in texts]
+    fitted.fit([text for texts in EXAMPLES.values() for text in texts], labels)
+    opened = IntentClassifier.load(fitted.save(tmp_path), readers=readers, device="cpu")
+    assert opened.mixture == fitted.mixture is not None
+    for text in NEW:
+        assert dict(opened.predict(text).ranked) == pytest.approx(dict(fitted.predict(text).ranked), abs=1e-4)

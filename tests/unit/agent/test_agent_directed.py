@@ -70,9 +70,10 @@ def test_bad_files_are_named(tmp_path):
     few.write_text('{"text": "hello"}\n')
     with pytest.raises(ConfigError, match="at least 50"):
         train_wording([few], [few], tmp_path / "w.json")
-    few.write_text('{"words": "hello"}\n')
-    with pytest.raises(ConfigError, match=r"few\.jsonl"):
-        train_wording([few], [few], tmp_path / "w.json")
+    for row in ({"words": "hello"}, {"turn": "hello"}, {"turn": {"words": "hello"}}):
+        few.write_text(json.dumps(row) + "\n")
+        with pytest.raises(ConfigError, match=r'few\.jsonl: a row needs a "text"'):
+            train_wording([few], [few], tmp_path / "w.json")
     with pytest.raises(ConfigError, match="train_wording"):
         Wording.load(few)
     with pytest.raises(ConfigError, match="threshold"):

@@ -1,19 +1,22 @@
-"""Intents, learned on words that are hashed, and states of a tiny language model."""
+"""Intents, learned on words that are hashed, states of a tiny language model, and copies of a tiny encoder."""
 
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
 
 from vivavoce.agent import ConfigError, TransformersChatModel
 from vivavoce.agent.eval_intents import evaluate_intents, heard_in
+from vivavoce.agent.intent_tuning import Garbler, TunedEncoders, TuningOptions, forget
 from vivavoce.agent.intents import (
     EmbeddingReader,
     IntentClassifier,
     IntentOptions,
     LabelHead,
+    Mixture,
     StateOptions,
     StateReader,
     TextReader,
@@ -181,3 +184,185 @@ def test_a_row_without_the_field_is_named():
         heard_in({"text": "yes"}, "hypotheses")
     with pytest.raises(ConfigError, match="posterior"):
         heard_in({"hypotheses": [{"score": 1}]}, "hypotheses")
+
+
+TUNING = TuningOptions(members=2, epochs=3, learning_rate=1e-3, head_rate=2e-2, batch=4)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory, one_cpu):
+    """Folder of a BERT of 2 layers and width 32 with random weights, and a tokenizer of the examples' words."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-encoder"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word for text in TEXTS for word in text.split()})]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(readers, encoder):
+    options = IntentOptions(tuned_from=12, tuning=TUNING)
+    return IntentClassifier(readers, encoder=encoder, options=options).fit(TEXTS, LABELS)
+
+
+def items() -> tuple[list[dict[str, float]], np.ndarray]:
+    return [{text: 1.0} for text in TEXTS], np.array([sorted(EXAMPLES).index(label) for label in LABELS])
+
+
+def test_an_encoder_is_fine_tuned_from_a_number_of_examples_on(readers, encoder, tuned):
+    assert tuned.mixture is not None and tuned.left_out == tuned.mixture.left_out
+    few = IntentClassifier(readers, encoder=encoder, options=IntentOptions(tuned_from=13, tuning=TUNING))
+    few.fit(TEXTS, LABELS)
+    assert few.mixture is None and few.left_out == few.head.left_out
+    assert few.predict("play some jazz") == IntentClassifier(readers).fit(TEXTS, LABELS).predict("play some jazz")
+
+
+def test_what_was_fine_tuned_is_saved_without_pickle_and_predicts_the_same(tuned, readers, encoder, tmp_path):
+    loaded = IntentClassifier.load(tuned.save(tmp_path / "intents"), readers=readers, encoder=encoder)
+    for heard in ("play some jazz", [("wake me", 2.0), ("will it rain", 1.0)]):
+        assert dict(loaded.predict(heard).ranked) == pytest.approx(dict(tuned.predict(heard).ranked), abs=1e-6)
+    assert {path.suffix for path in (tmp_path / "intents").iterdir()} == {".json", ".safetensors"}
+    with pytest.raises(ConfigError, match="tiny-encoder"):
+        IntentClassifier.load(tmp_path / "intents", readers=readers, encoder=tmp_path / "another")
+    IntentClassifier(readers).fit(TEXTS, LABELS).save(tmp_path / "intents")
+    assert IntentClassifier.load(tmp_path / "intents", readers=readers).mixture is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "names"])
+def test_encoders_that_are_damaged_are_refused(tuned, readers, encoder, tmp_path, damage):
+    from safetensors.numpy import save_file
+
+    arrays = tuned.save(tmp_path) / "tuned.safetensors"
+    arrays.unlink()
+    if damage == "names":
+        save_file({"0.other": np.zeros(1, np.float16)}, arrays)
+    with pytest.raises(ConfigError, match="train"):
+        IntentClassifier.load(tmp_path, readers=readers, encoder=encoder)
+
+
+def test_fine_tuned_encoders_learn_their_labels_and_judge_what_they_left_out(encoder):
+    tuned = TunedEncoders(encoder, 3, device="cpu")
+    options = TuningOptions(members=2, epochs=12, learning_rate=1e-3, head_rate=2e-2, batch=4, garbled=0.0)
+    lists, places = items()
+    left_out = tuned.fit(lists, places, options)
+    given = tuned.log_probabilities(TEXTS)
+    assert np.exp(given).sum(axis=1) == pytest.approx(np.ones(12), abs=1e-4)
+    assert (given.argmax(axis=1) == places).mean() > 0.8
+    # A member that has not seen a text is less sure of its label than both together, one of which has.
+    rows = np.arange(12)
+    assert left_out.shape == (12, 3) and given[rows, places].mean() > left_out[rows, places].mean()
+
+
+def test_fine_tuning_that_was_broken_off_goes_on_to_the_same_weights(encoder, tmp_path):
+    class BrokenOffError(Exception):
+        pass
+
+    def break_off(done: int, total: int, label: str) -> None:
+        if done == 4:  # the first member is ready, the second has one epoch behind it
+            raise BrokenOffError
+
+    lists, places = items()
+    whole, broken, resumed = (TunedEncoders(encoder, 3, device="cpu") for _ in range(3))
+    expected = whole.fit(lists, places, TUNING)
+    with pytest.raises(BrokenOffError):
+        broken.fit(lists, places, TUNING, resume=tmp_path / "checkpoint", progress=break_off)
+    told: list[tuple[int, int, str]] = []
+    given = resumed.fit(lists, places, TUNING, resume=tmp_path / "checkpoint", progress=lambda *news: told.append(news))
+    assert [news[:2] for news in told] == [(5, 6), (6, 6)] and "going on from epoch 4" in told[0][2]
+    assert np.array_equal(given, expected)
+    assert all(np.array_equal(array, resumed.arrays()[name]) for name, array in whole.arrays().items())
+    assert {path.suffix for path in (tmp_path / "checkpoint").iterdir()} == {".safetensors"}
+
+
+def test_only_what_fine_tuning_has_left_is_forgotten(encoder, tmp_path):
+    lists, places = items()
+    folder = tmp_path / "checkpoint"
+    TunedEncoders(encoder, 3, device="cpu").fit(lists, places, TUNING, resume=folder)
+    (folder / "notes.txt").write_text("mine")
+    forget(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    forget(folder)
+    assert not folder.exists()
+    forget(folder)
+
+
+@pytest.mark.parametrize("change", ["data", "settings", "damage"])
+def test_a_checkpoint_of_something_else_is_not_taken_over(encoder, tmp_path, change):
+    lists, places = items()
+    TunedEncoders(encoder, 3, device="cpu").fit(lists, places, TUNING, resume=tmp_path)
+    options = TUNING
+    if change == "data":
+        lists = [{"play some more": 1.0}, *lists[1:]]
+    elif change == "settings":
+        options = TuningOptions(members=2, epochs=3, learning_rate=2e-3, head_rate=2e-2, batch=4)
+    else:
+        for path in tmp_path.iterdir():
+            path.write_bytes(b"broken")
+    told: list[tuple[int, int, str]] = []
+    fresh, again = TunedEncoders(encoder, 3, device="cpu"), TunedEncoders(encoder, 3, device="cpu")
+    given = again.fit(lists, places, options, resume=tmp_path, progress=lambda *news: told.append(news))
+    assert len(told) == 6 and "from the start" in told[0][2]
+    assert np.array_equal(given, fresh.fit(lists, places, options))
+
+
+def test_lists_are_learned_from_by_weight(encoder):
+    lists = [{text: 0.999, "noise": 0.001} for text in TEXTS]
+    tuned = TunedEncoders(encoder, 3, device="cpu")
+    left_out = tuned.fit(lists, items()[1], TUNING)
+    assert np.exp(left_out).sum(axis=1) == pytest.approx(np.ones(12), abs=1e-4)
+
+
+def test_a_garbled_text_is_mostly_what_it_was_in_words_that_sound_alike():
+    texts = ["I want to hear a song", "turn right here", "they read the red book", "their kitchen is there"] * 3
+    garble, rng = (
+        Garbler(texts, misheard=0.5, dropped=0.0, short_dropped=0.0, split=0.0, inserted=0.0),
+        random.Random(0),
+    )
+    heard = {garble("turn right here", rng) for _ in range(50)}
+    assert "turn right hear" in heard and "turn right here" in heard
+    assert all(len(text.split()) == 3 for text in heard)
+    drops = Garbler(texts, misheard=0.0, dropped=1.0, short_dropped=0.0, split=0.0, inserted=0.0)
+    assert drops("I want to hear", rng) == "I to" and drops("want hear", rng) == "want hear"
+    splits = Garbler(texts, misheard=0.0, dropped=0.0, short_dropped=0.0, split=1.0, inserted=0.0)
+    assert splits("their kitchen", rng).replace(" ", "") == "theirkitchen"
+    assert len(splits("their kitchen", rng).split()) == 3
+
+
+def test_a_mixture_listens_to_whom_it_can_trust():
+    rng = np.random.default_rng(0)
+    places = np.arange(300) % 3
+    noise = np.log(rng.dirichlet(np.ones(3), 300))
+    sure = np.log(0.8 * np.eye(3)[places] + 0.2 / 3)
+    assert Mixture.fit(noise, sure, places).share > 0.9 and Mixture.fit(sure, noise, places).share < 0.1
+    both = Mixture.fit(sure, noise, places)
+    assert both.left_out == 1.0 and both.probabilities(sure, noise).sum(axis=1) == pytest.approx(np.ones(300))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"members": 1}, {"epochs": 0}, {"learning_rate": 0.0}, {"smoothing": 1.0}, {"garbled": 1.5}]
+)
+def test_settings_of_fine_tuning_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        TuningOptions(**wrong)
+
+
+def test_a_folder_without_an_encoder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no sentence encoder"):
+        TunedEncoders(tmp_path, 2)
