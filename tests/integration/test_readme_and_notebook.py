@@ -111,10 +111,8 @@ def test_the_swapped_recogniser_keeps_the_contract_and_thinks_twice_in_doubt():
         check_recognizer(recognizer, speech=noise)
 
 
-@needs_weights
-@pytest.mark.weights
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook(path):
+def run_notebook(path: Path) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Run a notebook top to bottom: what each cell prints, by its id, and everything that it shows."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -122,10 +120,52 @@ def test_notebook(path):
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    players = [output for output in outputs if "<audio" in output.get("data", {}).get("text/html", "")]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    printed = {
+        cell.id: "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
+        for cell in cells
+    }
+    return printed, [output.data for cell in cells for output in cell.outputs if "data" in output]
+
+
+def promised_by_01(printed: dict[str, str], shown: list[dict[str, Any]]) -> None:
+    players = [data for data in shown if "<audio" in data.get("text/html", "")]
     assert len(players) == 2, "question and answer can be played"
-    assert "looks it up" in printed and "wheat" in printed and "allergens.md" in printed
-    assert "first_audio_ms" in printed
-    assert "5 in the afternoon" in printed, "the typed question is answered too"
+    everything = "".join(printed.values())
+    assert "looks it up" in everything and "wheat" in everything and "allergens.md" in everything
+    assert "first_audio_ms" in everything
+    assert "5 in the afternoon" in everything, "the typed question is answered too"
+
+
+def promised_by_02(printed: dict[str, str], shown: list[dict[str, Any]]) -> None:
+    assert "confidence" in printed["heard"] and " latte " in printed["heard"]
+    times = [float(start) for start in re.findall(r"^ *(\d+\.\d+) to", printed["times"], re.M)]
+    assert len(times) > 5 and times == sorted(times), "every word has its time"
+
+    rows = re.findall(r"^\w+(?: dB)? +(\d\.\d\d) +(\d\.\d\d)  ", printed["hiss"], re.M)
+    clean, loudest = (tuple(map(float, row)) for row in (rows[0], rows[-1]))
+    assert loudest[0] > clean[0] and loudest[1] < clean[1], "noise raises the entropy and lowers the confidence"
+
+    orders = [[int(count) for count in re.findall(r"(\d) of", line)] for line in printed["orders"].splitlines()[1:]]
+    assert orders[0] == [5, 5], "without noise every order is right"
+    first, whole = map(sum, zip(*orders, strict=True))
+    assert whole > first, "the list saves orders"
+    first_line, whole_list = printed["saved"].splitlines()[-2:]
+    assert first_line.removeprefix("first line:") != whole_list.removeprefix("whole list:")
+
+    drawn = [data["image/svg+xml"] for data in shown if "image/svg+xml" in data]
+    assert len(drawn) == 2 and all(svg.count("<path") > svg.count("<circle") for svg in drawn), "the paths split"
+    assert re.findall(r"^(\w+) +\d+ of", printed["chosen"], re.M) == ["1best", "rover", "mbr", "lm", "list"]
+    *nobody, person = printed["refused"].splitlines()
+    assert len(nobody) == 3 and all("refused: " in line for line in nobody)
+    assert "practically supreme" in person
+
+
+PROMISES = {"01_ask_a_recording": promised_by_01, "02_what_else_it_may_have_been": promised_by_02}
+
+
+@needs_weights
+@pytest.mark.weights
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook(path):
+    PROMISES[path.stem](*run_notebook(path))
