@@ -231,7 +231,11 @@ def evaluate_calibration(
     """Fit how sure a list may be of its first hypothesis, on clips with the field `text`.
 
     Returns:
-        The calibration fitted on all clips; the calibration error before, and after on held-out folds.
+        The calibration fitted on all clips; the calibration error before, and after on held-out folds, None if these
+        are too small.
+
+    Raises:
+        ValueError: If there are too few lists, or all are right or wrong.
     """
     heard, right = [], []
     for number, clip in enumerate(watched(clips, progress, "recognising")):
@@ -243,18 +247,25 @@ def evaluate_calibration(
             heard.append(transcript)
             right.append(plain(transcript.text) == plain(str(clip.row["text"])))
     fitted = Calibration.fit(heard, right)
-    held_out = np.zeros(len(heard))
-    for train, test in _folds(len(heard), folds, seed):
-        fold = Calibration.fit([heard[i] for i in train], [right[i] for i in train])
-        held_out[test] = [fold.confidence(heard[i]) for i in test]
     return {
         "n": len(heard),
         "temperature": fitted.temperature,
         "other": fitted.other,
         "other_per_token": fitted.other_per_token,
         "ece_before": calibration_error([transcript.confidence for transcript in heard], right),
-        "ece_held_out": calibration_error(held_out.tolist(), right),
+        "ece_held_out": _held_out_error(heard, right, folds, seed),
     }
+
+
+def _held_out_error(heard: Sequence[Transcript], right: Sequence[bool], folds: int, seed: int) -> float | None:
+    held_out = np.zeros(len(heard))
+    for train, test in _folds(len(heard), folds, seed):
+        try:
+            fold = Calibration.fit([heard[i] for i in train], [right[i] for i in train])
+        except ValueError:
+            return None
+        held_out[test] = [fold.confidence(heard[i]) for i in test]
+    return calibration_error(held_out.tolist(), right)
 
 
 def _folds(n: int, folds: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:

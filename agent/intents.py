@@ -169,7 +169,7 @@ class IntentOptions:
 
     shrinkage: float | None = None
     plain: bool = True
-    tuned_from: int = 500
+    tuned_from: int = 1000
     tuning: TuningOptions = field(default_factory=TuningOptions)
 
     def __post_init__(self) -> None:

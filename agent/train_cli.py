@@ -20,7 +20,7 @@ def intents(
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """What names intents: `IntentClassifier.load` opens it. From 500 rows on, an encoder is fine-tuned: minutes."""
+    """What names intents: `IntentClassifier.load` opens it. From 1000 rows on, an encoder is fine-tuned: minutes."""
     from .eval_intents import training_items
     from .evaluation import read_rows
     from .intent_tuning import forget

@@ -126,6 +126,9 @@ def test_sureness_is_fitted(rows, order):
     assert summary["n"] == 30 and summary["temperature"] > 0 and {"other", "other_per_token"} <= set(summary)
     assert summary["ece_before"] == 0.5, "sure of everything, right half of the time"
     assert summary["ece_held_out"] < 0.25
+    few = rows([{"audio_filepath": order, "text": "yes"}] * 22)
+    summary = measured("eval", "calibrate", "--manifest", few, "--engine", PARROT)
+    assert summary["n"] == 22 and summary["ece_held_out"] is None, "four fifths of 22 are too few to fit"
 
 
 GRAMMAR = ("--grammar", "grammar.yaml")
