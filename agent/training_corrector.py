@@ -111,7 +111,6 @@ def train_corrector(
 
     Raises:
         ConfigError: If a file has another form, or too few lists differ from what was said.
-        ImportError: If peft is not installed.
     """
     import torch
 
@@ -247,14 +246,11 @@ def _split(step: Sequence[RankedReadings], *columns: Any) -> Iterator[Any]:
 
 def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any, Any]:
     """Tokenizer, and the frozen model with trainable matrices in its last layers."""
+    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from .llm import pick_device, pick_dtype
 
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError("training an adapter needs peft: pip install 'vivavoce[train]'") from error
     folder = str(models.resolve(model))
     where = pick_device(device)
     base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype("auto", where), local_files_only=True)
