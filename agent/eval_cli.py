@@ -57,19 +57,17 @@ def commands(
     as_json: Json = False,
 ) -> None:
     """Spoken commands: intent and all slots right, from the list and from its first hypothesis."""
-    from vivavoce.speech import WhisperOptions
-
     from .engines import open_whisper
     from .eval_commands import evaluate_commands, understood_examples
     from .grammar import Grammar
-    from .slots import SlotFiller
+    from .slots import COMMAND_HEARING, SlotFiller
 
     where = device_name(device)
     filler = SlotFiller(Grammar.load(grammar))
     clips, mixed = read_clips(manifest, ("intent", "slots"), limit), _noise(noise, snr)
 
     def measure(advance: models.Progress) -> Measured:
-        recognizer = open_whisper(device=where, progress=advance, options=WhisperOptions(language="en"))
+        recognizer = open_whisper(device=where, progress=advance, options=COMMAND_HEARING)
         prompt = filler.prompt if bias else ""
         summary, items = evaluate_commands(
             clips, recognizer, filler, n_best=n_best, noise=mixed, prompt=prompt, progress=advance

@@ -13,13 +13,17 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.speech import Transcript
+from vivavoce.speech import Transcript, WhisperOptions
 from vivavoce.speech.phonetics import alignments, omissions, phonemes, pronounce
 
 from .errors import ConfigError
 from .grammar import Grammar, Step
 
 Costs: TypeAlias = NDArray[np.float64]
+
+COMMAND_HEARING = WhisperOptions(language="en", completeness=0.8, word_times=False)
+"""How to hear commands: in noise, short orders are taken for another language, and hypotheses with half of the order
+are likelier than those with all of it."""
 
 
 @dataclass(frozen=True, slots=True)
