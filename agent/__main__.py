@@ -23,7 +23,7 @@ from vivavoce.speech import Audio, SpeechError, Transcript
 from . import models
 from .assistant import ASR, EMBEDDING, LLM
 from .concurrency import in_thread
-from .console import DeviceOption, Json, NBest, device_name, err, out, progress, tell
+from .console import DeviceOption, Json, NBest, device_name, err, out, progress, spoken, tell
 from .errors import AgentError, ConfigError
 from .eval_cli import eval_app
 from .evaluation import read_clips
@@ -170,6 +170,7 @@ def transcribe(
     engine: Annotated[
         str, typer.Option(help="ctranslate2, openai, transformers, ctc, or package.module:Class.")
     ] = "ctranslate2",
+    language: Annotated[str, typer.Option(help="What is spoken, as a code such as en; auto detects it.")] = "auto",
     hotwords: Annotated[str, typer.Option(help="Words that are likely to be said, with commas between them.")] = "",
     stream: Annotated[bool, typer.Option("--stream", help="While it is said; the microphone if no file.")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="With --stream: play a file as it was said.")] = False,
@@ -180,17 +181,26 @@ def transcribe(
     from vivavoce.speech.audio import atomic_file
 
     from .engines import open_recognizer
+    from .live import transcribe_live
 
     where, likely = device_name(device), [word.strip() for word in hotwords.split(",") if word.strip()]
     if stream:
-        _live(files or [], engine, model, where, n_best, realtime=realtime, as_json=as_json)
+        with progress() as advance:
+            recognizer = in_thread(
+                lambda: open_recognizer(engine, model, device=where, language=spoken(language), progress=advance)
+            )
+        sources: list[Path | None] = [*(files or [])] or [None]
+        for source in sources:
+            transcribe_live(source, recognizer, out, n_best=n_best, realtime=realtime, as_json=as_json)
         return
     clips = [] if manifest is None else read_clips(manifest)
     named = [(str(file), file) for file in files or []] + [(clip.name, clip.path) for clip in clips]
     if not named:
         raise typer.BadParameter("Name a recording, or a --manifest.")
     with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, model, device=where, progress=advance))
+        recognizer = in_thread(
+            lambda: open_recognizer(engine, model, device=where, language=spoken(language), progress=advance)
+        )
         lines = (
             {"audio_filepath": name, **_transcript_json(_transcribed(recognizer, path, n_best, likely, advance))}
             for name, path in named
@@ -413,19 +423,6 @@ def _typed(prompting: bool) -> str:
     if prompting:
         err.print("[bold]you:[/bold] ", end="")
     return sys.stdin.readline().strip()
-
-
-def _live(
-    files: list[Path], engine: str, model: str | None, device: str, n_best: int, *, realtime: bool, as_json: bool
-) -> None:
-    from .engines import open_recognizer
-    from .live import transcribe_live
-
-    with progress() as advance:
-        recognizer = in_thread(lambda: open_recognizer(engine, model, device=device, progress=advance))
-    sources: list[Path | None] = [*files] or [None]
-    for source in sources:
-        transcribe_live(source, recognizer, out, n_best=n_best, realtime=realtime, as_json=as_json)
 
 
 def _transcribed(recognizer: Any, path: Path, n_best: int, hotwords: list[str], advance: models.Progress) -> Transcript:

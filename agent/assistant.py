@@ -125,8 +125,8 @@ class VoiceAgent:
 
         Args:
             knowledge: A knowledge base, a folder of documents, or the folder of an index; None answers without one.
-            recognizer: A part, the name or folder of a Whisper model (set to `WhisperOptions.quick`), or None for text
-                only.
+            recognizer: A part, the name or folder of a Whisper model (for English, as all other parts are,
+                and `quick`), or None for text only.
             model: A part, or the name or folder of a causal language model.
             gate: When to look up; by default P(``<RET>``) against the threshold that comes with the model.
             embedder: What documents are indexed with, and what compares sentences when answers are quoted.
@@ -338,7 +338,7 @@ def is_small(model: ChatModel) -> bool:
 def _recognizer(part: Recognizer | str | None, device: Device) -> Recognizer | None:
     if not isinstance(part, str):
         return part
-    return WhisperRecognizer(models.resolve(part), options=WhisperOptions().quick(), device=device)
+    return WhisperRecognizer(models.resolve(part), options=WhisperOptions(language="en").quick(), device=device)
 
 
 def _model(part: ChatModel | str, device: Device) -> ChatModel:

@@ -66,3 +66,8 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
     finally:
         if tasks:
             bar.stop()
+
+
+def spoken(language: str) -> str | None:
+    """The language that a recogniser is given; None, which detects it, for "auto"."""
+    return None if language == "auto" else language

@@ -6,13 +6,14 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from vivavoce.speech import Recognizer, WhisperOptions, WhisperRecognizer
 
 from . import models
 from .errors import ConfigError
 
+_Progress: TypeAlias = models.Progress | None
 _STAGE = "config"
 DEFAULT = "ctranslate2"
 
@@ -22,6 +23,7 @@ def open_recognizer(
     model: str | Path | None = None,
     *,
     device: str = "auto",
+    language: str | None = None,
     progress: models.Progress | None = None,
 ) -> Recognizer:
     """Load a recogniser.
@@ -33,6 +35,8 @@ def open_recognizer(
             or ``owner/name`` on the Hugging Face hub; for ``transformers`` and ``ctc`` a folder or ``owner/name``; for
             ``openai`` a checkpoint (``.pt``), or a name that its package downloads, such as ``base``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        language: ISO 639-1 code of what is spoken; None lets Whisper detect it, which short recordings and strong
+            accents mislead, and is English for ``ctc``. A class of your own knows its language itself.
         progress: Told how a download goes.
 
     Raises:
@@ -51,8 +55,8 @@ def open_recognizer(
             stage=_STAGE,
         )
     try:
-        return ENGINES[engine](model, device, progress)
-    except ImportError as error:
+        return ENGINES[engine](model, device, progress, language)
+    except (ImportError, ValueError) as error:  # the latter: a language that the model does not know
         raise ConfigError(f"{error}.", stage=_STAGE) from error
 
 
@@ -60,12 +64,11 @@ def open_whisper(
     model: str | Path | None = None,
     device: str = "auto",
     progress: models.Progress | None = None,
+    language: str | None = None,
     *,
     options: WhisperOptions | None = None,
 ) -> WhisperRecognizer:
-    """Load the default engine, to decode as `options` say.
-
-    Short orders in noise are taken for another language if it is detected, so for them the options should name it.
+    """Load the default engine, to decode as `options` say, or in a language.
 
     Raises:
         ModelUnavailable: The weights could not be fetched.
@@ -73,33 +76,41 @@ def open_whisper(
     """
     from .assistant import ASR
 
+    options = options or WhisperOptions(language=language)
     return WhisperRecognizer(models.resolve(model or ASR, progress=progress), options=options, device=device)
 
 
-def _openai(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
+def _openai(
+    model: str | Path | None, device: str, progress: models.Progress | None, language: str | None
+) -> Recognizer:
     from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
 
-    return OpenAIWhisperRecognizer(_named("openai", model, "a .pt checkpoint or a name such as base"), device=device)
+    checkpoint = _named("openai", model, "a .pt checkpoint or a name such as base")
+    return OpenAIWhisperRecognizer(checkpoint, options=WhisperOptions(language=language), device=device)
 
 
-def _transformers(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
+def _transformers(
+    model: str | Path | None, device: str, progress: models.Progress | None, language: str | None
+) -> Recognizer:
     from vivavoce.speech.transformers_whisper import TransformersWhisperRecognizer
 
     name = _named("transformers", model, "a folder, or owner/name such as openai/whisper-base")
-    return TransformersWhisperRecognizer(_folder(name, progress), device=device)
+    options = WhisperOptions(language=language)
+    return TransformersWhisperRecognizer(_folder(name, progress), options=options, device=device)
 
 
-def _ctc(model: str | Path | None, device: str, progress: models.Progress | None) -> Recognizer:
-    from vivavoce.speech.ctc import CTCRecognizer
+def _ctc(model: str | Path | None, device: str, progress: _Progress, language: str | None) -> Recognizer:
+    from vivavoce.speech.ctc import CTCOptions, CTCRecognizer
 
     name = _named("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
-    return CTCRecognizer(_folder(name, progress), device=device)
+    options = CTCOptions(language=language or CTCOptions().language)
+    return CTCRecognizer(_folder(name, progress), options=options, device=device)
 
 
-ENGINES: Mapping[str, Callable[[str | Path | None, str, models.Progress | None], Recognizer]] = MappingProxyType(
-    {"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
+ENGINES: Mapping[str, Callable[[str | Path | None, str, models.Progress | None, str | None], Recognizer]] = (
+    MappingProxyType({"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc})
 )
-"""How each engine is opened: from a model, a device, and who is told of downloads."""
+"""How each engine is opened: from a model, a device, who is told of downloads, and a language."""
 
 
 def _named(engine: str, model: str | Path | None, what: str) -> str | Path:

@@ -10,7 +10,7 @@ import typer
 
 from . import models
 from .concurrency import in_thread
-from .console import DeviceOption, Json, NBest, device_name, progress, tell
+from .console import DeviceOption, Json, NBest, device_name, progress, spoken, tell
 from .evaluation import Noise, read_clips, read_rows, write_rows
 
 eval_app = typer.Typer(help="Measure a part on data of your own.", no_args_is_help=True)
@@ -22,6 +22,9 @@ NoiseOption = Annotated[Path | None, typer.Option("--noise", help="A recording o
 Snr = Annotated[float, typer.Option("--snr", help="dB by which speech is louder than --noise.")]
 Engine = Annotated[str, typer.Option("--engine", help="ctranslate2, openai, transformers, ctc, or module:Class.")]
 Model = Annotated[str | None, typer.Option("--model", help="What the engine runs; Whisper base by default.")]
+Language = Annotated[
+    str, typer.Option("--language", help="What is spoken, as a code such as en; auto lets the recogniser detect it.")
+]
 
 Measured = tuple[dict[str, Any], list[dict[str, Any]]]
 """A summary, and one row for each item."""
@@ -167,6 +170,7 @@ def wer(
     snr: Snr = 10.0,
     engine: Engine = "ctranslate2",
     model: Model = None,
+    language: Language = "en",
     choose: Annotated[str, typer.Option("--choose", help="1best, rover, mbr, lm or auto.")] = "1best",
     rival: Annotated[bool, typer.Option(help="Time faster-whisper on the same clips.")] = True,
     device: DeviceOption = "auto",
@@ -185,9 +189,9 @@ def wer(
     clips, mixed = read_clips(manifest, ("text",), limit), _noise(noise, snr)
 
     def measure(advance: models.Progress) -> Measured:
-        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        recognizer = open_recognizer(engine, model, device=where, language=spoken(language), progress=advance)
         chooser = None if choose == "1best" else open_chooser(choose, device=where, progress=advance)
-        other = faster_whisper(str(models.resolve(ASR, progress=advance))) if rival else None
+        other = faster_whisper(str(models.resolve(ASR, progress=advance)), spoken(language)) if rival else None
         return evaluate_wer(
             clips, recognizer, n_best=n_best, noise=mixed, chooser=chooser, rival=other, progress=advance
         )
@@ -201,6 +205,7 @@ def speech_gate(
     expect: Annotated[str, typer.Option(help="What the recordings hold: speech or none.")],
     engine: Engine = "ctranslate2",
     model: Model = None,
+    language: Language = "en",
     device: DeviceOption = "auto",
     limit: Limit = None,
     output: Out = None,
@@ -216,7 +221,7 @@ def speech_gate(
     clips = read_clips(manifest, (), limit)
 
     def measure(advance: models.Progress) -> Measured:
-        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        recognizer = open_recognizer(engine, model, device=where, language=spoken(language), progress=advance)
         return evaluate_speech_gate(clips, recognizer, expect_speech=expect == "speech", progress=advance)
 
     _report(measure, output, as_json)
@@ -229,6 +234,7 @@ def calibrate(
     snr: Snr = 10.0,
     engine: Engine = "ctranslate2",
     model: Model = None,
+    language: Language = "en",
     device: DeviceOption = "auto",
     n_best: NBest = 5,
     limit: Limit = None,
@@ -242,7 +248,7 @@ def calibrate(
     clips, mixed = read_clips(manifest, ("text",), limit), _noise(noise, snr)
 
     def measure(advance: models.Progress) -> Measured:
-        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        recognizer = open_recognizer(engine, model, device=where, language=spoken(language), progress=advance)
         return evaluate_calibration(clips, recognizer, n_best=n_best, noise=mixed, progress=advance), []
 
     _report(measure, None, as_json)
@@ -258,6 +264,7 @@ def streaming(
     max_seconds: Annotated[float, typer.Option(help="Leave longer recordings out.")] = 8.0,
     engine: Engine = "ctranslate2",
     model: Model = None,
+    language: Language = "en",
     device: DeviceOption = "auto",
     n_best: NBest = 5,
     limit: Limit = None,
@@ -272,7 +279,7 @@ def streaming(
     clips = read_clips(manifest, ("text",))
 
     def measure(advance: models.Progress) -> Measured:
-        recognizer = open_recognizer(engine, model, device=where, progress=advance)
+        recognizer = open_recognizer(engine, model, device=where, language=spoken(language), progress=advance)
         return evaluate_streaming(
             clips,
             recognizer,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.speech.phonetics import alignments, phonemes
+from vivavoce.speech.windows import quiet_loading
 
 from . import models
 from .concurrency import on_model_thread
@@ -409,16 +410,9 @@ def _opened(folder: Path, device: str) -> tuple[Any, Any]:
     """Tokenizer and encoder; the table of words is not trained, and nothing is put on top."""
     import torch
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging as logging_of_transformers
 
-    transformers_logging: Any = logging_of_transformers
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # it would be drawn into the user's terminal for less than a second
-    try:
+    with quiet_loading():
         encoder: Any = AutoModel.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     encoder.get_input_embeddings().requires_grad_(False)

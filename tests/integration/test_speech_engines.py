@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import whisper_weights
 
+from vivavoce.agent import ConfigError
 from vivavoce.agent.engines import open_recognizer
 from vivavoce.speech import Audio, ModelError, WhisperOptions, WhisperRecognizer, normalizer
 from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
@@ -125,6 +126,13 @@ def test_engines_are_opened_by_name(checkpoint, folder, tmp_path):
     assert isinstance(open_recognizer("openai", checkpoint, device="cpu"), OpenAIWhisperRecognizer)
     assert isinstance(open_recognizer("transformers", folder, device="cpu"), TransformersWhisperRecognizer)
     assert isinstance(open_recognizer(device="cpu"), WhisperRecognizer)
+
+
+def test_engines_are_told_the_language(checkpoint, folder, whisper_dir):
+    for engine, model in (("openai", checkpoint), ("transformers", folder), ("ctranslate2", whisper_dir)):
+        assert open_recognizer(engine, model, device="cpu", language="de").options.language == "de"
+        with pytest.raises(ConfigError, match="xx"):
+            open_recognizer(engine, model, device="cpu", language="xx")
 
 
 def test_a_broken_or_unknown_checkpoint_says_what_to_name(tmp_path):
