@@ -54,9 +54,13 @@ def judge(
     # sums compare.
     kept = [h for h in kept if h.n_tokens >= thresholds.completeness * kept[0].n_tokens]
     best = max(kept, key=lambda h: h.log_prob)
-    silent = no_speech_prob > thresholds.no_speech_threshold and best.mean_log_prob < thresholds.log_prob_threshold
-    voiceless = voice_prob < thresholds.voice_threshold and best.mean_log_prob < thresholds.voice_log_prob_threshold
-    if silent or voiceless:
+    silent, voiceless = no_speech_prob > thresholds.no_speech_threshold, voice_prob < thresholds.voice_threshold
+    # Where both models doubt, the decoder's own belief does not count: it is sure of the "you" that music begins with.
+    if (
+        (silent and voiceless)
+        or (silent and best.mean_log_prob < thresholds.log_prob_threshold)
+        or (voiceless and best.mean_log_prob < thresholds.voice_log_prob_threshold)
+    ):
         return [], (
             f"this does not sound like speech (no-speech probability {no_speech_prob:.2f}, "
             f"voice {voice_prob:.2f}, {best.mean_log_prob:.1f} nats per token)"

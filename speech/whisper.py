@@ -46,7 +46,7 @@ class WhisperOptions:
         log_prob_threshold: the best hypothesis has fewer nats per token than this, refuse.
         voice_threshold: If the voice detector gives the window's best segment less than this and
         voice_log_prob_threshold: the best hypothesis has fewer nats per token than this, refuse too: short bangs pass
-            for words with either model alone.
+            for words with either model alone. If both models doubt, refuse whatever the hypothesis has.
         completeness: A hypothesis with less than this share of the tokens of the one that is best per token has left
             something out: dropped.
         samples: Draw this many hypotheses at `sample_temperature` for each one that is still missing after a beam of

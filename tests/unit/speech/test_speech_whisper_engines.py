@@ -93,6 +93,7 @@ def test_a_hypothesis_that_leaves_words_out_is_dropped():
         ([], {}, "repeated itself"),
         ([Hypothesis("Thank you.", -9.0, 4)], {"no_speech_prob": 0.9}, "does not sound like speech"),
         ([Hypothesis("Bye.", -3.0, 3)], {"voice_prob": 0.5}, "does not sound like speech"),
+        ([Hypothesis("you", -1.0, 2)], {"no_speech_prob": 0.97, "voice_prob": 0.5}, "does not sound like speech"),
         ([Hypothesis("...", -0.5, 2)], {}, "no words"),
     ],
 )
