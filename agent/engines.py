@@ -13,6 +13,7 @@ from vivavoce.speech import Recognizer, WhisperOptions, WhisperRecognizer
 from . import models
 from .errors import ConfigError
 
+_Model: TypeAlias = str | Path | None
 _Progress: TypeAlias = models.Progress | None
 _STAGE = "config"
 DEFAULT = "ctranslate2"
@@ -80,18 +81,14 @@ def open_whisper(
     return WhisperRecognizer(models.resolve(model or ASR, progress=progress), options=options, device=device)
 
 
-def _openai(
-    model: str | Path | None, device: str, progress: models.Progress | None, language: str | None
-) -> Recognizer:
+def _openai(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
 
     checkpoint = _named("openai", model, "a .pt checkpoint or a name such as base")
     return OpenAIWhisperRecognizer(checkpoint, options=WhisperOptions(language=language), device=device)
 
 
-def _transformers(
-    model: str | Path | None, device: str, progress: models.Progress | None, language: str | None
-) -> Recognizer:
+def _transformers(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.transformers_whisper import TransformersWhisperRecognizer
 
     name = _named("transformers", model, "a folder, or owner/name such as openai/whisper-base")
@@ -99,7 +96,7 @@ def _transformers(
     return TransformersWhisperRecognizer(_folder(name, progress), options=options, device=device)
 
 
-def _ctc(model: str | Path | None, device: str, progress: _Progress, language: str | None) -> Recognizer:
+def _ctc(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.ctc import CTCOptions, CTCRecognizer
 
     name = _named("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
@@ -107,8 +104,8 @@ def _ctc(model: str | Path | None, device: str, progress: _Progress, language: s
     return CTCRecognizer(_folder(name, progress), options=options, device=device)
 
 
-ENGINES: Mapping[str, Callable[[str | Path | None, str, models.Progress | None, str | None], Recognizer]] = (
-    MappingProxyType({"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc})
+ENGINES: Mapping[str, Callable[[_Model, str, _Progress, str | None], Recognizer]] = MappingProxyType(
+    {"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
 )
 """How each engine is opened: from a model, a device, who is told of downloads, and a language."""
 

@@ -8,6 +8,7 @@ appends what was found to the same key/value stream, so nothing is read twice.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import math
 import threading
@@ -425,9 +426,14 @@ class LocalGeneration:
 
 def cached_forward(model: Any, ids: Any, cache: Any, **options: Any) -> Any:
     """A model's output for token ids, shape (batch, tokens), behind those in a cache, which gets them too."""
-    # transformers calls it `cache` from 5.24 on and warns of the name that it had before.
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    return model(ids, **{name: cache}, **options)
+    return model(ids, **{_cache_name(type(model).forward): cache}, **options)
+
+
+@functools.cache
+def _cache_name(forward: Any) -> str:
+    # transformers calls it `cache` from 5.24 on and warns of the name that it had before. Looked up once, because
+    # there is a call for each token.
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def without_sentinel(pieces: Iterator[str]) -> Iterator[str]:

@@ -178,11 +178,12 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
         options, width = self.options, max(5, self.options.beams_per_hypothesis * n_best)
         kept: tuple[Hypothesis, ...] = ()
         missing, reason = n_best, ""
-        looks: tuple[Callable[[int], None], ...] = (
+        looks: list[Callable[[int], None]] = [
             lambda _: search.beam(width, options.patience),
             lambda _: search.beam(2 * width, options.patience),
-            lambda drawn: search.sample(options.samples * drawn, options.sample_temperature),
-        )
+        ]
+        if options.samples:
+            looks.append(lambda drawn: search.sample(options.samples * drawn, options.sample_temperature))
         for look in looks:
             look(missing)
             possible, reason = judge(
@@ -238,9 +239,7 @@ class _Search:
         self.no_speech_prob = result.no_speech_prob
 
     def sample(self, count: int, temperature: float) -> None:
-        """Draw whole sequences; none if `count` is 0."""
-        if not count:
-            return
+        """Draw whole sequences."""
         self._generate(beam_size=1, num_hypotheses=count, sampling_topk=0, sampling_temperature=temperature)
 
     def best_per_token(self) -> list[Hypothesis]:
