@@ -149,3 +149,12 @@ def test_a_language_that_the_model_does_not_know_is_refused(checkpoint, folder):
         OpenAIWhisperRecognizer(checkpoint, options=options, device="cpu")
     with pytest.raises(ValueError, match="no language 'xx'"):
         TransformersWhisperRecognizer(folder, options=options, device="cpu")
+
+
+def test_text_falls_into_the_tokens_that_whisper_was_trained_on(whisper_dir):
+    import whisper.tokenizer
+
+    tokens = WhisperTokens(whisper_dir / "tokenizer.json", multilingual=True, advice="")
+    said = "the time that Tuesday's train took, and what it's told to the other table"
+    _, *ids = tokens.context(said)
+    assert ids == whisper.tokenizer.get_tokenizer(True).encode(f" {said}")
