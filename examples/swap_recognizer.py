@@ -25,8 +25,8 @@ class SecondThoughts:
 
 if __name__ == "__main__":
     whisper = models.resolve("whisper-base")
-    quick = WhisperRecognizer(whisper, options=WhisperOptions(tail=6.0))  # encodes 6 s of silence after the speech
-    recognizer = SecondThoughts(quick, WhisperRecognizer(whisper))  # encodes a full window of 30 s
+    quick = WhisperRecognizer(whisper, options=WhisperOptions().quick())  # looks once
+    recognizer = SecondThoughts(quick, WhisperRecognizer(whisper))  # looks twice, and says when each word was said
     with VoiceAgent.load(recognizer=recognizer, synthesizer=None) as agent:
         turn = agent.ask(Audio.read(Path(__file__).parent / "coffeehouse/questions/1-order-medium-mocha.flac"))
         for hypothesis, posterior in zip(turn.heard.hypotheses, turn.heard.posteriors(), strict=True):

@@ -43,7 +43,7 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
 
     Args:
         model: A checkpoint (`.pt`), or the name of one that the package downloads: "base", "small.en", "turbo", ….
-        options: `tail` and `threads` are CTranslate2's and must keep their defaults (`torch.set_num_threads` sets the
+        options: `tails` and `threads` are CTranslate2's and must keep their defaults (`torch.set_num_threads` sets the
             number of threads). No samples are drawn, and words have no times.
         detector: Default: Silero.
         device: "cpu", "cuda", or "auto": a GPU where torch sees one.
@@ -152,10 +152,12 @@ def torch_only(options: WhisperOptions) -> None:
     """Refuse what only CTranslate2 can do.
 
     Raises:
-        ValueError: If `tail` or `threads` is set.
+        ValueError: If `tails` or `threads` is set.
     """
-    if options.tail is not None:
-        raise ValueError(f"tail={options.tail} needs CTranslate2; this engine encodes 30 seconds: use tail=None")
+    if options.tails != WhisperOptions().tails:
+        raise ValueError(
+            f"tails={options.tails} needs CTranslate2; this engine always encodes 30 seconds: leave it out"
+        )
     if options.threads:
         raise ValueError(
             f"threads={options.threads} is for CTranslate2; this engine takes torch's: call torch.set_num_threads"

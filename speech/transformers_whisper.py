@@ -45,7 +45,7 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
 
     Args:
         model_dir: Folder with `config.json`, weights and `tokenizer.json`.
-        options: `tail` and `threads` are CTranslate2's and must keep their defaults. A patience of 1 stops when every
+        options: `tails` and `threads` are CTranslate2's and must keep their defaults. A patience of 1 stops when every
             beam has ended; any other goes on until no better hypothesis can follow. No samples are drawn, and words
             have no times.
         detector: Default: Silero.

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,8 +26,9 @@ _FETCH = "run `vivavoce models fetch`, or name the folder of a Whisper model con
 _FRAMES_PER_SECOND = 50
 """Of the encoder's output, which word times are counted in; it takes twice as many."""
 _SHORT_TAIL = 6.0
+_LONG_TAIL = 10.0
 
-_CALIBRATION = Calibration(temperature=0.73, other=-1.38, other_per_token=-0.047)
+_CALIBRATION = Calibration(temperature=0.99, other=-1.47, other_per_token=-0.062)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,12 @@ class WhisperOptions:
     Attributes:
         language: ISO 639-1 code; None detects it, once per recording, from the first window of speech.
         beams_per_hypothesis: Beam width for each hypothesis asked for (5 at least). Beams that differ only in case and
-            punctuation merge, so a list of n needs about three times as many.
+            punctuation merge, so a list of n needs about three times as many; with six there is something to choose.
         patience: Stop when beam width times this many hypotheses are finished (https://arxiv.org/abs/2204.05424).
-        tail: Seconds of silence that the encoder sees after the speech. None fills its window to 30 seconds, which it
-            was trained with; with 6, lists of short utterances take half
-            the time and are about as good (see `quick`); with 1 or 2 they are worse.
+        tails: Seconds of silence that the encoder sees after the speech, for each look at a window. What is hard to
+            hear is heard a little differently every time, so that looks together find more than one with more beams.
+            None fills the encoder's 30 seconds, which it was trained with and which take much longer; 1 or 2 are too
+            few.
         no_speech_threshold: If the no-speech probability is above this and
         log_prob_threshold: the best hypothesis has fewer nats per token than this, refuse.
         voice_threshold: If the voice detector gives the window's best segment less than this and
@@ -49,13 +51,13 @@ class WhisperOptions:
             for words with either model alone. If both models doubt, refuse whatever the hypothesis has.
         completeness: A hypothesis with less than this share of the tokens of the one that is best per token has left
             something out: dropped.
-        samples: Draw this many hypotheses at `sample_temperature` for each one that is still missing after a beam of
-            twice the width has been searched too; 0 draws none.
+        widen: While hypotheses are missing after all looks, search a beam of twice the width too.
+        samples: Draw this many hypotheses at `sample_temperature` for each one that is missing even then; 0 draws none.
         sample_temperature: Above 1 draws unlikely words more often than the model thinks they are said.
         word_times: Say when each word of the best hypothesis was said; one more pass of the decoder.
         compression_threshold: A hypothesis that zlib compresses by more than this factor repeats itself: dropped.
         calibration: How sure a list may be of its first hypothesis (`vivavoce eval calibrate` fits it); the default was
-            fitted on 404 English lists of Whisper base.
+            fitted on 488 English lists of Whisper base.
         compute_type: CTranslate2's name of a number format; "auto" is int8 on a CPU and float16 on a GPU.
         threads: CPU threads; 0 takes all that this process may use.
         vad: Which parts are speech.
@@ -65,15 +67,16 @@ class WhisperOptions:
     """
 
     language: str | None = None
-    beams_per_hypothesis: int = 3
+    beams_per_hypothesis: int = 6
     patience: float = 1.0
-    tail: float | None = None
+    tails: tuple[float | None, ...] = (_SHORT_TAIL, _LONG_TAIL)
     no_speech_threshold: float = 0.6
     log_prob_threshold: float = -1.0
     voice_threshold: float = 0.7
     voice_log_prob_threshold: float = -0.7
     completeness: float = 0.5
     compression_threshold: float = 2.4
+    widen: bool = True
     samples: int = 2
     sample_temperature: float = 1.2
     word_times: bool = True
@@ -84,11 +87,11 @@ class WhisperOptions:
 
     def __post_init__(self) -> None:
         if self.beams_per_hypothesis < 1:
-            raise ValueError(f"beams_per_hypothesis must be at least 1, not {self.beams_per_hypothesis}; use 3")
+            raise ValueError(f"beams_per_hypothesis must be at least 1, not {self.beams_per_hypothesis}; use 6")
         if self.patience <= 0:
             raise ValueError(f"patience must be positive, not {self.patience}; use 1.0")
-        if self.tail is not None and self.tail < 0:
-            raise ValueError(f"tail must be seconds or None, not {self.tail}")
+        if not self.tails or any(tail is not None and tail < 0 for tail in self.tails):
+            raise ValueError(f"tails must be seconds or None, at least one, not {self.tails}; use (6.0, 10.0)")
         if not (0 <= self.no_speech_threshold <= 1 and 0 <= self.voice_threshold <= 1):
             raise ValueError(
                 f"no_speech_threshold={self.no_speech_threshold} and voice_threshold={self.voice_threshold} are "
@@ -110,11 +113,11 @@ class WhisperOptions:
             )
 
     def quick(self) -> WhisperOptions:
-        """The same for a conversation: the encoder sees six seconds of silence, and words get no times.
+        """The same for a conversation: one look, with six seconds of silence, and words get no times.
 
-        Lists of short utterances are there in half the time; their errors are others, and about as many.
+        Lists are there in half the time, with somewhat more errors.
         """
-        return replace(self, tail=_SHORT_TAIL, word_times=False)
+        return replace(self, tails=(_SHORT_TAIL,), word_times=False)
 
 
 class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
@@ -172,44 +175,59 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
         return lambda window, language: self._hear(window, language, n_best, context)
 
     def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
-        encoded = self._encode(window.audio.samples)
-        language = language or self._language(encoded)
-        search = _Search(self._model, self._tokens, encoded, context + self._tokens.start(language), window)
         options, width = self.options, max(5, self.options.beams_per_hypothesis * n_best)
-        kept: tuple[Hypothesis, ...] = ()
-        missing, reason = n_best, ""
-        looks: list[Callable[[int], None]] = [
-            lambda _: search.beam(width, options.patience),
-            lambda _: search.beam(2 * width, options.patience),
-        ]
-        if options.samples:
-            looks.append(lambda drawn: search.sample(options.samples * drawn, options.sample_temperature))
-        for look in looks:
-            look(missing)
-            possible, reason = judge(
+        search = _Search(self._model, self._tokens, window)
+
+        def judged() -> tuple[list[Hypothesis], str]:
+            return judge(
                 search.best_per_token(),
                 options,
                 no_speech_prob=search.no_speech_prob,
                 voice_prob=window.probability,
-                language=language,
+                language=language or "",
             )
-            kept = distinct(possible, language=language)
-            missing = n_best - len(kept)
-            if reason or missing <= 0 or n_best == 1:
+
+        for number, features in enumerate(self._looks(window.audio.samples)):
+            encoded = self._encode(features)
+            language = language or self._language(encoded)
+            search.on(encoded, context + self._tokens.start(language))
+            search.beam(width, options.patience)
+            if number == 0 and (reason := judged()[1]):
                 break
-        kept = varied(kept, n_best, language=language)
+        possible, reason = judged()
+        kept = distinct(possible, language=language or "")
+        more: list[Callable[[int], None]] = []
+        if options.widen:
+            more.append(lambda _: search.beam(2 * width, options.patience))
+        if options.samples:
+            more.append(lambda missing: search.sample(options.samples * missing, options.sample_temperature))
+        for look in more:
+            if reason or len(kept) >= n_best or n_best == 1:
+                break
+            look(n_best - len(kept))
+            possible, reason = judged()
+            kept = distinct(possible, language=language or "")
+        kept = varied(kept, n_best, language=language or "")
         if options.word_times and kept:
             kept = (replace(kept[0], words=search.words(kept[0].text, window.start)), *kept[1:])
         heard = window_transcript(
-            window, kept, reason, language=language, no_speech_prob=search.no_speech_prob, n_best=n_best
+            window, kept, reason, language=language or "", no_speech_prob=search.no_speech_prob, n_best=n_best
         )
         return replace(heard, calibration=options.calibration)
 
-    def _encode(self, samples: Samples) -> Any:
-        """One encoder pass: float32 (n,) to (1, frames / 2, width), left on the device."""
+    def _looks(self, samples: Samples) -> Iterator[Samples]:
+        """What the encoder sees in each look; less where the speech is so long that tails are cut to the same."""
+        frames = set()
+        for tail in self.options.tails:
+            mel = log_mel(samples, self._model.n_mels, tail)
+            if mel.shape[-1] not in frames:
+                frames.add(mel.shape[-1])
+                yield mel
+
+    def _encode(self, mel: Samples) -> Any:
+        """One encoder pass: log-mel (1, n_mels, frames) to (1, frames / 2, width), left on the device."""
         import ctranslate2
 
-        mel = log_mel(samples, self._model.n_mels, self.options.tail)
         return self._model.encode(ctranslate2.StorageView.from_array(mel))
 
     def _language(self, encoded: Any) -> str:
@@ -221,21 +239,28 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
 
 
 class _Search:
-    """What several searches found on one encoding of one window.
+    """What several searches found in one window.
 
-    All give the sum of the log-probabilities of a token sequence under the same distribution (a sample's are those at
-    temperature 1), which is what teacher forcing would give: they compare without being computed again.
+    On one encoding all give the sum of the log-probabilities of a token sequence under the same distribution (a
+    sample's are those at temperature 1), which is what teacher forcing would give: they compare without being computed
+    again. Of encodings with other tails the higher sum counts: each is the same sound to the same model.
     """
 
-    def __init__(self, model: Any, tokens: WhisperTokens, encoded: Any, prompt: list[int], window: Window) -> None:
-        self._model, self._tokens, self._encoded, self._prompt = model, tokens, encoded, prompt
-        self._window = window
+    def __init__(self, model: Any, tokens: WhisperTokens, window: Window) -> None:
+        self._model, self._tokens, self._window = model, tokens, window
+        self._encoded: Any = None
+        self._prompt: list[int] = []
         self._found: dict[tuple[int, ...], Hypothesis] = {}
         self.no_speech_prob = 0.0
 
+    def on(self, encoded: Any, prompt: list[int]) -> None:
+        """Search in this encoding from now on."""
+        self._encoded, self._prompt = encoded, prompt
+
     def beam(self, width: int, patience: float) -> None:
         """Beam search; it ranks by log-probability per token, which keeps it from leaving sentences out."""
-        result = self._generate(beam_size=width, patience=patience, num_hypotheses=width, return_no_speech_prob=True)
+        wanted = max(1, round(width * min(1.0, patience)))
+        result = self._generate(beam_size=width, patience=patience, num_hypotheses=wanted, return_no_speech_prob=True)
         self.no_speech_prob = result.no_speech_prob
 
     def sample(self, count: int, temperature: float) -> None:

@@ -189,7 +189,7 @@ def test_several_threads_share_one_recognizer(whisper):
 
 
 def test_the_short_encoder_window_hears_the_same(whisper_dir, order):
-    short = WhisperRecognizer(whisper_dir, device="cpu", options=WhisperOptions(tail=6.0, language="en"))
+    short = WhisperRecognizer(whisper_dir, device="cpu", options=WhisperOptions(tails=(6.0,), language="en"))
     assert "iced coffee" in short.transcribe(order).text
 
 

@@ -25,7 +25,7 @@ each_engine = pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engi
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (WhisperOptions(tail=6.0), "use tail=None"),
+        (WhisperOptions(tails=(6.0,)), "leave it out"),
         (WhisperOptions(threads=2), "torch.set_num_threads"),
         (WhisperOptions(compute_type="int8"), "'float32' or 'float16'"),
     ],

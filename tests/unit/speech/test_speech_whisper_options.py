@@ -14,7 +14,8 @@ from vivavoce.speech import ModelError, VadOptions, WhisperOptions, WhisperRecog
     [
         ({"beams_per_hypothesis": 0}, "beams_per_hypothesis"),
         ({"patience": 0.0}, "patience"),
-        ({"tail": -1.0}, "tail"),
+        ({"tails": (6.0, -1.0)}, "tails"),
+        ({"tails": ()}, "at least one"),
         ({"no_speech_threshold": 2.0}, "probabilities"),
         ({"voice_threshold": -0.1}, "probabilities"),
         ({"completeness": 1.5}, "completeness"),
