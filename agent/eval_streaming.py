@@ -102,22 +102,18 @@ def _summary(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class _Clocked:
-    """Notes when each answer of a recogniser was there."""
+    """Notes when the last answer of a recogniser was there."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
-        self.answers: list[tuple[float, Transcript]] = []
+        self.last: float | None = None
 
     def transcribe(
         self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
     ) -> Transcript:
         transcript = self._recognizer.transcribe(audio, n_best=n_best, prompt=prompt, hotwords=hotwords)
-        self.answers.append((time.perf_counter(), transcript))
+        self.last = time.perf_counter()
         return transcript
-
-    def when(self, transcript: Transcript) -> float:
-        """When the list of a final transcript, which is a copy with other times, was there."""
-        return next(at for at, answer in reversed(self.answers) if answer.hypotheses is transcript.hypotheses)
 
 
 def _played(audio: Audio, recognizer: Recognizer, endpoint_delay: float | None, n_best: int) -> dict[str, Any] | None:
@@ -147,7 +143,7 @@ def _times(
     first = next((at for at, event in partials if event.text), None)
     committed = next((at for at, event in partials if event.committed), None)
     return {
-        "final_ms": _ms(clock.when(finals[-1].transcript) if finals else None, speech_ended),
+        "final_ms": _ms(clock.last if finals else None, speech_ended),
         "first_partial_ms": _ms(first, speech_began),
         "first_committed_ms": _ms(committed, speech_began),
         "endpoint_ms": _ms(ends[-1] if ends else None, speech_ended),

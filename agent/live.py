@@ -29,18 +29,22 @@ from vivavoce.speech.vad import SpeechEnded, SpeechStarted
 from .errors import ConfigError
 
 FRAME_SECONDS = FRAME / SPEECH_RATE
-_BEAMS = 2
+_TAIL = 2.0
 
 
 def quickened(recognizer: Recognizer) -> tuple[Recognizer, Recognizer]:
     """The recogniser for final lists and the one for partials, on the model that is loaded.
 
-    Whisper is set to be `quick`, with two beams per hypothesis and no samples. Others are taken as they are.
+    Whisper is set to be `quick`, with few beams and no samples, and for partials says when words were said, so that
+    they need not be heard again. Others are taken as they are.
     """
     if not isinstance(recognizer, WhisperRecognizer):
         return recognizer, recognizer
-    quick = replace(recognizer.options.quick(), beams_per_hypothesis=_BEAMS, samples=0)
-    return recognizer.with_options(quick), recognizer.with_options(replace(quick, beams_per_hypothesis=1))
+    quick = replace(
+        recognizer.options.quick(), tails=(_TAIL,), beams_per_hypothesis=2, patience=0.5, widen=False, samples=0
+    )
+    partials = replace(quick, beams_per_hypothesis=1, patience=1.0, word_times=True)
+    return recognizer.with_options(quick), recognizer.with_options(partials)
 
 
 def listening(

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
+import math
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
-from .asr import Recognizer, Transcript
+from .asr import Recognizer, Transcript, Word
 from .audio import Audio, Samples
 from .endpointing import EndpointOptions
+from .nbest import distinct, varied
 from .vad import Segmenter, SpeechEnded, SpeechEvent, SpeechStarted
 
 logger = logging.getLogger(__name__)
 
 # Languages that are written without blanks between words: there a sign is what can be committed.
 _UNSPACED = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
+_HEARD_AGAIN = 1.0
+"""Seconds before now that every decode hears, however sure it is of the words in them,"""
+_OVERLAP = 2
+"""and committed words: they show whether the sound was cut between two words."""
+_SAVED = 0.5
+"""Seconds by which a later cut must shorten what is decoded."""
+_VOICED = 0.5
+"""Probability of speech under which a frame may be the first of a silence."""
+_LEAST = 1e-4
+"""Of a word's probability, before its logarithm is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,9 @@ class StreamingOptions:
     Attributes:
         n_best: Length of the final list at most.
         first_partial: Seconds of sound, pre-roll included, before the first partial is decoded.
-        partial_every: Seconds of sound between one partial and the next.
+        partial_every: Seconds of sound between one partial and the next, or more where decoding is slow:
+        partial_share: Partials keep the recogniser busy for at most this share of the time, so that it is mostly free
+            when the speaker falls silent.
         draft_after: Seconds of silence after which the list is decoded as if the utterance were over. It is thrown away
             if it is not: shorter is sooner, and wasted more often.
 
@@ -41,7 +58,8 @@ class StreamingOptions:
     n_best: int = 5
     first_partial: float = 0.7
     partial_every: float = 0.4
-    draft_after: float = 0.064
+    partial_share: float = 0.3
+    draft_after: float = 0.032
 
     def __post_init__(self) -> None:
         if self.n_best < 1:
@@ -51,6 +69,8 @@ class StreamingOptions:
                 f"first_partial={self.first_partial}, partial_every={self.partial_every} and "
                 f"draft_after={self.draft_after} must be positive seconds"
             )
+        if not 0 < self.partial_share <= 1:
+            raise ValueError(f"partial_share={self.partial_share} must be a share above 0, at most 1; use 0.3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +146,13 @@ class StreamingRecognizer:
     For each utterance come, in this order: `SpeechStarted`; any number of `Partial` and `Draft`; `SpeechEnded`;
     `Final`. The next utterance may start before the `Final` of the one before is there.
 
-    As soon as a short silence begins, the whole utterance is decoded as if it were over, so that its list is usually
-    there before the end is certain. If speech goes on, that decode only counts for the partials.
+    As soon as a short silence begins, the utterance is decoded as if it were over, so that its list is usually there
+    before the end is certain. If speech goes on, that decode only counts for the partials.
+
+    What was said long before need not be heard again: where the recogniser says when words were said, the sound is cut
+    between two committed ones, and those before the cut become the prompt (Machacek et al. 2023, as in `_Agreement`).
+    What else they may have been stays in the list. If the rest does not begin with the words that were committed after
+    the cut, all is heard again.
 
     Recognisers run in a thread of their own, one call at a time: `feed` never waits for them. A partial is asked for
     only when nothing else is being decoded. Everything is decided by the time in the stream, counted in samples; what
@@ -236,7 +261,7 @@ class StreamingRecognizer:
         # An utterance that was cut because it is too long may end before the silence that the draft was made in.
         usable = draft is not None and draft.silent_from <= event.end
         self._utterance = _Utterance()
-        self._finals.append(_Ended(event, utterance.agreement, draft if usable else None))
+        self._finals.append(_Ended(event, utterance.known.agreement, draft if usable else None))
         self._collect()
 
     def _ready(self, ended: _Ended) -> bool:
@@ -244,7 +269,7 @@ class StreamingRecognizer:
         if not ended.last_try and (ended.job is None or ended.job.error is not None):
             if ended.job is not None:
                 logger.warning("a draft failed and is decoded again: %s", ended.job.error)
-            ended.job, ended.last_try = self._ask(self._recognizer, ended.event.audio, self.options.n_best), True
+            ended.job, ended.last_try = self._ask(self._recognizer, ended.event.audio), True
         assert ended.job is not None
         ended.job.needed = True
         return ended.job.done.is_set()
@@ -256,16 +281,21 @@ class StreamingRecognizer:
             return
         if segmenter.silence == 0.0:
             utterance.draft = None  # speech goes on
-            if segmenter.seconds >= utterance.next_partial and not self._worker.busy:
-                utterance.next_partial = segmenter.seconds + self.options.partial_every
-                utterance.decodes.append(self._ask(self._partials, segmenter.so_far(), 1))
+            falling = segmenter.voice < _VOICED  # a partial that begins now would keep a draft waiting
+            if segmenter.seconds >= utterance.next_partial and not falling and not self._worker.busy:
+                took = utterance.partial.seconds if utterance.partial is not None else 0.0
+                pause = max(self.options.partial_every, took / self.options.partial_share)
+                utterance.next_partial = segmenter.seconds + pause
+                utterance.partial = self._ask(self._partials, segmenter.so_far())
+                utterance.decodes.append(utterance.partial)
         elif utterance.draft is None and segmenter.silence >= self.options.draft_after:
-            utterance.draft = self._ask(self._recognizer, segmenter.so_far(), self.options.n_best)
+            utterance.draft = self._ask(self._recognizer, segmenter.so_far())
             utterance.decodes.append(utterance.draft)
 
-    def _ask(self, recognizer: Recognizer, audio: Audio, n_best: int) -> _Job:
-        at = self._segmenter.seconds
-        job = _Job(lambda: recognizer.transcribe(audio, n_best=n_best), at, at - self._segmenter.silence)
+    def _ask(self, recognizer: Recognizer, audio: Audio) -> _Job:
+        at, utterance = self._segmenter.seconds, self._utterance
+        decoded = partial(utterance.known.decoded, utterance.pending, recognizer, audio, self.options.n_best)
+        job = _Job(decoded, at, at - self._segmenter.silence)
         self._worker.ask(job)
         return job
 
@@ -300,8 +330,8 @@ class StreamingRecognizer:
             return
         if job is utterance.draft:
             self._events.append(Draft(job.transcript, job.at))
-        agreement = utterance.agreement
-        if job.transcript.is_speech and agreement.hear(job.transcript.text, job.transcript.language):
+        agreement = utterance.known.agreement
+        if utterance.known.hear(job.transcript):
             self._events.append(Partial(agreement.committed, agreement.tentative, job.at))
 
 
@@ -318,6 +348,11 @@ class _Agreement:
     @property
     def committed(self) -> str:
         return "".join(self._committed).lstrip()
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """The committed words, each with the blank before it."""
+        return self._committed
 
     @property
     def tentative(self) -> str:
@@ -363,14 +398,129 @@ def _matched(committed: Sequence[str], pieces: Sequence[str]) -> int:
     return min(range(len(row)), key=lambda k: (row[k], abs(k - len(known))))
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Where an utterance is decoded from.
+
+    Attributes:
+        at: Seconds from its beginning.
+        words: What was said before, with times.
+    """
+
+    at: float = 0.0
+    words: tuple[Word, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    def later(self, transcript: Transcript, committed: Sequence[str]) -> _Cut:
+        """The last cut between two committed words that leaves enough to hear; this one, if there is none."""
+        words = transcript.hypotheses[0].words
+        heard = _pieces(transcript.text, transcript.language)
+        if len(words) != len(heard) or not _begins(heard, committed):
+            return self
+        for count in range(len(committed) - _OVERLAP, len(self.words), -1):
+            at = (words[count - 1].end + words[count].start) / 2
+            if at - self.at < _SAVED:
+                return self
+            if at <= transcript.duration - _HEARD_AGAIN:
+                said = tuple(
+                    replace(word, text=piece.strip()) for word, piece in zip(words, committed[:count], strict=False)
+                )
+                return _Cut(at, said)
+        return self
+
+    def joined(self, rest: Transcript, earlier: Transcript, n_best: int) -> Transcript:
+        """A list of the whole utterance, from the list of what comes after the cut.
+
+        All its hypotheses begin alike. Each other beginning that the earlier list had gets the best ending, and is as
+        much less probable than this one as it was there.
+        """
+        log_prob = math.fsum(math.log(max(word.probability, _LEAST)) for word in self.words)
+        shifted = [
+            replace(word, start=word.start + self.at, end=word.end + self.at) for word in rest.hypotheses[0].words
+        ]
+        listed = [
+            replace(
+                h,
+                text=f"{self.text} {h.text}",
+                log_prob=h.log_prob + log_prob,
+                n_tokens=h.n_tokens + len(self.words),
+                words=(*self.words, *shifted) if h.words else (),
+            )
+            for h in rest.hypotheses
+        ]
+        known = _pieces(self.text, rest.language)
+        beginnings: dict[str, float] = {}
+        for h in earlier.hypotheses:
+            pieces = _pieces(h.text, rest.language)
+            beginning = "".join(pieces[: _matched(known, pieces)]).strip()
+            beginnings[beginning] = max(h.log_prob, beginnings.get(beginning, h.log_prob))
+        same = [score for text, score in beginnings.items() if _bare(text) == _bare(self.text)]
+        highest = max(same or beginnings.values())
+        best, ending = listed[0], rest.hypotheses[0].text
+        listed += [
+            replace(best, text=f"{text} {ending}", log_prob=best.log_prob + min(0.0, score - highest), words=())
+            for text, score in beginnings.items()
+            if text and _bare(text) != _bare(self.text)
+        ]
+        hypotheses = varied(distinct(listed, language=rest.language), n_best, language=rest.language)
+        return replace(rest, hypotheses=hypotheses)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the decodes of an utterance have found out so far."""
+
+    agreement: _Agreement = field(default_factory=_Agreement)
+    latest: Transcript | None = None
+    cut: _Cut = field(default_factory=_Cut)
+
+    def hear(self, transcript: Transcript) -> bool:
+        """Take the next decode; returns whether the words have changed."""
+        if not transcript.is_speech:
+            return False
+        changed = self.agreement.hear(transcript.text, transcript.language)
+        self.latest = transcript
+        if transcript.language not in _UNSPACED:
+            self.cut = self.cut.later(transcript, self.agreement.pieces)
+        return changed
+
+    def decoded(self, pending: _Job | None, recognizer: Recognizer, audio: Audio, n_best: int) -> Transcript:
+        """The list of the utterance so far; runs in the thread of the recogniser, after the decode that is pending."""
+        known = copy.deepcopy(self)
+        if pending is not None and pending.transcript is not None and pending.transcript is not known.latest:
+            known.hear(pending.transcript)
+        cut, latest = known.cut, known.latest
+        if cut.words and latest is not None:
+            rest = recognizer.transcribe(audio.slice(cut.at, audio.seconds), n_best=n_best, prompt=cut.text)
+            expected = known.agreement.pieces[len(cut.words) : -1]
+            if rest.is_speech and _begins(_pieces(rest.text, rest.language), expected):
+                return replace(cut.joined(rest, latest, n_best), duration=audio.seconds)
+            logger.debug("the cut at %.2f s does not fit: hearing all again", cut.at)
+        return recognizer.transcribe(audio, n_best=n_best)
+
+
+def _begins(pieces: Sequence[str], with_: Sequence[str]) -> bool:
+    """Whether words begin with others, case and punctuation aside."""
+    return [_bare(piece) for piece in pieces[: len(with_)]] == [_bare(piece) for piece in with_]
+
+
 @dataclass(slots=True)
 class _Utterance:
-    """What is known of the utterance under way."""
+    """The utterance under way."""
 
     next_partial: float = 0.0
-    agreement: _Agreement = field(default_factory=_Agreement)
+    known: _Known = field(default_factory=_Known)
+    partial: _Job | None = None
     draft: _Job | None = None
     decodes: deque[_Job] = field(default_factory=deque)
+
+    @property
+    def pending(self) -> _Job | None:
+        """The last decode that was asked for and not looked at."""
+        return self.decodes[-1] if self.decodes else None
 
 
 class _Job:
@@ -381,6 +531,7 @@ class _Job:
         self.at = at
         self.silent_from = silent_from
         self.needed = False
+        self.seconds = 0.0  # of work, where the stream does not wait for it
         self.transcript: Transcript | None = None
         self.error: Exception | None = None
         self.done = threading.Event()
@@ -483,4 +634,6 @@ class _Thread:
                 if self._closed:
                     return
                 job, self._running = self._waiting.pop(0), True
+            began = time.perf_counter()
             job.run()
+            job.seconds = time.perf_counter() - began

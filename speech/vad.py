@@ -321,6 +321,7 @@ class Segmenter:
         self._tracker = _Tracker(options)
         self._recording = _Recording()
         self._speaking = False
+        self._voice = 0.0
         self._delay = options.min_silence
         self._endpointing = Endpointing(endpoint) if endpoint else None
         self._wait()
@@ -341,6 +342,11 @@ class Segmenter:
         return self._tracker.silence * FRAME / SPEECH_RATE if self._speaking else 0.0
 
     @property
+    def voice(self) -> float:
+        """The detector's probability of the last frame, which falls before a silence is counted."""
+        return self._voice
+
+    @property
     def delay(self) -> float:
         """Seconds of silence that end an utterance at present."""
         return self._delay if self._endpointing is None else self._endpointing.delay
@@ -355,7 +361,8 @@ class Segmenter:
         """Hear one frame, float32, 16 kHz, shape (512,), and say what it changed."""
         self._recording.extend(np.array(frame, dtype=np.float32))  # a copy: the caller may fill its buffer again
         silence = self._tracker.silence
-        events = self._told(self._tracker.push(self._detector.probability(frame)))
+        self._voice = self._detector.probability(frame)
+        events = self._told(self._tracker.push(self._voice))
         if self._speaking and self._tracker.silence < silence:
             self._resumed(silence)
         self._recording.forget(self._tracker.begin)

@@ -13,7 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.speech import FRAME, SPEECH_RATE, Audio, Segmenter, SpeechEnded, SpeechStarted, VadOptions, frames
+from vivavoce.speech import (
+    FRAME,
+    SPEECH_RATE,
+    Audio,
+    Hypothesis,
+    Segmenter,
+    SpeechEnded,
+    SpeechStarted,
+    Transcript,
+    VadOptions,
+    Word,
+    distinct,
+    frames,
+)
 from vivavoce.speech.streaming import (
     Draft,
     Final,
@@ -257,3 +270,85 @@ def test_what_was_no_speech_has_a_final_with_the_reason():
 def test_options_that_do_not_fit_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         StreamingOptions(**changes)
+
+
+class Reader:
+    """Hears one word in every 0.32 s that are louder than silence: which one, the level says. Word times are exact.
+
+    What is cut within a word is heard as another one, and `mishears` of the first words of a whole utterance too, in
+    its second hypothesis.
+    """
+
+    WORDS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight")
+    LENGTH = 5_120
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self.heard: list[tuple[float, str]] = []
+        self._breaks = breaks
+
+    def transcribe(self, audio, *, n_best=5, prompt="", hotwords=()):
+        self.heard.append((audio.seconds, prompt))
+        levels = np.round(audio.samples * 50).astype(int)
+        edges = np.flatnonzero(np.diff(levels)) + 1
+        spans = zip([0, *edges], [*edges, len(levels)], strict=True)
+        words = []
+        for start, end in spans:
+            if levels[start] > 0 and end - start >= self.LENGTH // 2:
+                name = "wrong" if self._breaks and prompt else self.WORDS[levels[start]]
+                words.append(Word(name, start / SPEECH_RATE, end / SPEECH_RATE, 0.9))
+        if not words:
+            return Transcript.nothing("nobody spoke", audio.seconds)
+        text = " ".join(word.text for word in words)
+        best = Hypothesis(text, -1.0, len(words) + 1, tuple(words))
+        other = Hypothesis(text.replace("one", "won"), -2.5, len(words) + 1)
+        return Transcript(distinct([best, other], n_best=n_best), "en", 0.0, audio.seconds)
+
+
+COUNTING = sound((0.512, 0), *((0.32, level / 50) for level in range(1, 9)), (1.0, 0))
+OFTEN = StreamingOptions(first_partial=0.6, partial_every=0.32)
+
+
+def counted(reader: Reader):
+    segmenter = Segmenter(FakeDetector(level=0.005), VadOptions(min_silence=0.5))
+    with StreamingRecognizer(reader, segmenter, options=OFTEN, threaded=False) as listening:
+        return list(listening.walk(frames(COUNTING)))
+
+
+def test_words_that_are_sure_are_not_heard_again():
+    reader = Reader()
+    events = counted(reader)
+    (final,) = of(Final, events)
+    assert final.transcript.text == "one two three four five six seven eight" and not final.revised
+    seconds, prompt = reader.heard[-1]
+    assert prompt.startswith("one two") and seconds < 2.0, "only the end is heard again, behind what was said"
+    assert max(seconds for seconds, _ in reader.heard) < 2.4
+    committed = [event.committed for event in of(Partial, events)]
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(committed))
+    words = final.transcript.hypotheses[0].words
+    assert [word.text for word in words] == final.transcript.text.split()
+    assert all(later.start >= earlier.end - 1e-6 for earlier, later in itertools.pairwise(words))
+
+
+def test_what_else_the_beginning_may_have_been_stays_in_the_list():
+    (final,) = of(Final, counted(Reader()))
+    first, second = final.transcript.hypotheses
+    assert second.text == first.text.replace("one", "won")
+    assert first.log_prob - second.log_prob == pytest.approx(1.5)
+
+
+def test_where_the_rest_does_not_fit_all_is_heard_again():
+    reader = Reader(breaks=True)
+    (final,) = of(Final, counted(reader))
+    assert final.transcript.text == "one two three four five six seven eight"
+    assert any(prompt for _, prompt in reader.heard) and not reader.heard[-1][1]
+
+
+def test_no_partial_begins_where_the_voice_falls():
+    quiet = sound((0.5, 0), (0.96, 0.2), (0.256, 0.008), (1.0, 0))
+    reader = FakeRecognizer(["A flat white."])
+    segmenter = Segmenter(FakeDetector(), VadOptions(min_silence=0.5, release=0.2))
+    options = StreamingOptions(first_partial=1.1, partial_every=0.1)
+    with StreamingRecognizer(reader, segmenter, options=options, threaded=False) as listening:
+        events = list(listening.walk(frames(quiet)))
+    levels = {round(float(np.abs(audio.samples[-FRAME:]).max()), 3) for audio in reader.heard}
+    assert of(Final, events) and 0.2 in levels and 0.008 not in levels
