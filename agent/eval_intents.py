@@ -38,7 +38,7 @@ def evaluate_intents(
 
     Returns:
         A summary, in which labels that no training row has count as errors, and one row per item. `accuracy_left_out`
-        is of training rows, `tuned_share` what fine-tuned encoders had to say.
+        is of training rows, `tuned` says whether encoders were fine-tuned.
 
     Raises:
         ConfigError: If a row has no such field.
@@ -62,7 +62,7 @@ def evaluate_intents(
         "labels": len(classifier.labels),
         "unseen_label_share": round(sum(label not in classifier.labels for label in wanted) / len(wanted), 4),
         "accuracy_left_out": round(classifier.left_out, 4),
-        "tuned_share": round(classifier.mixture.share, 2) if classifier.mixture else 0.0,
+        "tuned": classifier.mixture is not None,
         "seconds_fit": round(fitted - began, 2),
         "ms_per_prediction": round(1000 * (done - fitted) / len(test), 2),
     }

@@ -33,8 +33,6 @@ _STAGE = "intents"
 _SHRINKAGES = tuple(float(x) for x in np.geomspace(0.003, 1.0, 12))
 """Ridge penalties that are tried; a text's kernel with itself is 1."""
 _SHARPNESSES = tuple(float(x) for x in np.geomspace(0.5, 16.0, 31))
-_SHARES = tuple(float(x) for x in np.linspace(0.0, 1.0, 21))
-"""Of the tuned encoders in a probability, that are tried."""
 _LEAST = 1e-9
 """Added to a probability before its logarithm is taken."""
 _WIDTH = 1.0
@@ -274,21 +272,22 @@ class LabelHead:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """How much tuned encoders say beside the head: a logarithmic opinion pool (Genest & Zidek 1986).
+    """The head and the tuned encoders together: a logarithmic opinion pool (Genest & Zidek 1986).
+
+    Both count alike. What is left out shows each of them weaker than it will be, by how much is not known, and shares
+    that are fitted to it generalise worse than equal ones (the forecast combination puzzle, Stock & Watson 2004).
 
     Attributes:
-        share: Of the encoders, [0, 1]; the head has the rest.
         sharpness: Log-probabilities are multiplied by it before the softmax.
         left_out: Accuracy on training texts, each judged by what did not learn from it.
     """
 
-    share: float
     sharpness: float
     left_out: float
 
     @classmethod
     def fit(cls, head: NDArray[np.float64], tuned: NDArray[np.float64], places: NDArray[np.int_]) -> Mixture:
-        """The mixture under which labels are likeliest.
+        """The sharpness under which labels are likeliest.
 
         Args:
             head: Log-probabilities of each label for each text that was left out, shape (n, labels).
@@ -296,20 +295,13 @@ class Mixture:
             places: Of the labels, shape (n,).
         """
         often = np.bincount(places)[places] > 1  # nobody can know the only example of a label
-        kept, wanted = np.flatnonzero(often), places[often]
-
-        def likelihood(share: float, sharpness: float) -> float:
-            mixed = _softmax(sharpness * ((1 - share) * head[kept] + share * tuned[kept]))
-            return float(np.log(mixed[np.arange(len(kept)), wanted] + 1e-12).sum())
-
-        pairs = [(share, sharpness) for share in _SHARES for sharpness in _SHARPNESSES if sharpness <= 4]
-        share, sharpness = max(pairs, key=lambda pair: likelihood(*pair))
-        right = ((1 - share) * head + share * tuned).argmax(axis=1) == places
-        return cls(share, sharpness, float(right.mean()))
+        mixed = (head + tuned) / 2
+        sharpness = _sharpness(mixed[often], places[often])
+        return cls(sharpness, float((mixed.argmax(axis=1) == places).mean()))
 
     def probabilities(self, head: NDArray[np.float64], tuned: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probability of each label, shape (n, labels), from the log-probabilities of both."""
-        return _softmax(self.sharpness * ((1 - self.share) * head + self.share * tuned))
+        return _softmax(self.sharpness * (head + tuned) / 2)
 
 
 class IntentClassifier:
@@ -360,7 +352,7 @@ class IntentClassifier:
 
     @property
     def mixture(self) -> Mixture | None:
-        """How much fine-tuned encoders say; None if there are none."""
+        """How the head and fine-tuned encoders are mixed; None if there are none."""
         return self._tuned[1] if self._tuned else None
 
     @property
