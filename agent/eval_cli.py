@@ -144,6 +144,7 @@ def nbest(
     data: Annotated[Path, typer.Option("--data", help="Rows with hypotheses (texts, best first) and text.")],
     choose: Annotated[str, typer.Option("--choose", help="1best, rover, mbr, lm, corrector or auto.")] = "auto",
     adapter: Annotated[Path | None, typer.Option(help="Folder of the adapter, for --choose corrector.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Of `vivavoce train chooser`, for --choose lm.")] = None,
     device: DeviceOption = "auto",
     limit: Limit = None,
     output: Out = None,
@@ -157,7 +158,7 @@ def nbest(
     rows = read_rows(data, ("hypotheses", "text"), limit)
 
     def measure(advance: models.Progress) -> Measured:
-        chooser = open_chooser(choose, adapter=adapter, device=where, progress=advance)
+        chooser = open_chooser(choose, adapter=adapter, weights=weights, device=where, progress=advance)
         return evaluate_lists(rows, chooser, progress=advance)
 
     _report(measure, output, as_json)

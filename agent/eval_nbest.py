@@ -15,13 +15,21 @@ _PLACE = 1.0
 """Nats that a hypothesis without a score loses with every place in its list."""
 
 
-def ranked(hypotheses: Sequence[str]) -> Transcript:
-    """A transcript of hypotheses without scores: their log-probability falls with their place, copies add up.
+def ranked(hypotheses: Sequence[str], scores: Sequence[float] | None = None) -> Transcript:
+    """A transcript of hypotheses. Without scores their log-probability falls with their place; copies add up.
 
     Args:
         hypotheses: Best first.
+        scores: Log-probability of each in nats, where the recogniser gave them.
+
+    Raises:
+        ConfigError: If there are not as many scores as hypotheses.
     """
-    listed = [Hypothesis(text, -_PLACE * place, len(text.split()) + 1) for place, text in enumerate(hypotheses)]
+    if scores is None:
+        scores = [-_PLACE * place for place in range(len(hypotheses))]
+    if len(scores) != len(hypotheses):
+        raise ConfigError(f"{len(hypotheses)} hypotheses have {len(scores)} scores: give one for each", stage="eval")
+    listed = [Hypothesis(text, score, len(text.split()) + 1) for text, score in zip(hypotheses, scores, strict=True)]
     return Transcript(distinct(listed), "en", 0.0, 0.0)
 
 
@@ -34,7 +42,7 @@ def evaluate_lists(
     """Word error rate of the first, the chosen and the best hypothesis of each list.
 
     Args:
-        rows: Each with ``hypotheses`` (best first) and ``text``.
+        rows: Each with ``hypotheses`` (best first), ``text``, and perhaps ``scores``, log-probabilities.
         chooser: What is measured.
         progress: Called with lists done and in all.
 
@@ -48,8 +56,8 @@ def evaluate_lists(
     items = []
     better = worse = 0
     for number, row in enumerate(watched(rows, progress, "choosing"), start=1):
-        texts = _texts(row["hypotheses"], number)
-        choice = chooser.choose(ranked(texts))
+        texts = texts_of(row["hypotheses"], number)
+        choice = chooser.choose(ranked(texts, row.get("scores")))
         reference = str(row["text"])
         first, taken = errors(reference, texts[0]), errors(reference, choice.text)
         for tally, counted in ((best, first), (chosen, taken)):
@@ -81,7 +89,12 @@ def evaluate_lists(
     return summary, items
 
 
-def _texts(hypotheses: Any, number: int) -> list[str]:
+def texts_of(hypotheses: Any, number: int) -> list[str]:
+    """The hypotheses of a row, which must be texts.
+
+    Raises:
+        ConfigError: If they are not; it names the row.
+    """
     if not isinstance(hypotheses, list) or not hypotheses or not all(isinstance(text, str) for text in hypotheses):
         raise ConfigError(f"list {number}: hypotheses must be texts, best first, at least one", stage="eval")
     return hypotheses

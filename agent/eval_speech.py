@@ -143,6 +143,7 @@ def _row(
         "audio_filepath": clip.name,
         "text": text,
         "hypotheses": [hypothesis.text for hypothesis in heard.hypotheses],
+        "scores": [hypothesis.log_prob for hypothesis in heard.hypotheses],
         "chosen": chosen,
         "words": each[0][1],
         "errors_1best": each[0][0],

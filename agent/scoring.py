@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vivavoce.speech.correction import BayesChooser, Chooser, FirstChooser, LanguageChooser, RoverChooser
+from vivavoce.speech.correction import (
+    BayesChooser,
+    Chooser,
+    FirstChooser,
+    LanguageChooser,
+    LanguageOptions,
+    RoverChooser,
+)
 
 from . import models
 from .concurrency import on_model_thread
@@ -95,6 +102,10 @@ class LanguageScorer:
             return ()
         return on_model_thread(lambda: self._dressed(texts, context))
 
+    def lengths(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """How many tokens each text is read as, the line's end included."""
+        return tuple(len(self._ids(" ".join(text.split()) + "\n")) for text in texts)
+
     def _dressed(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
         """Score with the adapter's weights in the place of the model's, which are put back as they were."""
         bare = [weight.data for weight, _ in self._worn]
@@ -174,6 +185,7 @@ def open_chooser(
     *,
     model: TransformersChatModel | None = None,
     adapter: str | Path | None = None,
+    weights: str | Path | None = None,
     device: Device = "auto",
     progress: models.Progress | None = None,
 ) -> Chooser:
@@ -184,6 +196,7 @@ def open_chooser(
             ``corrector``, the same with an adapter; ``auto``, the one that measures best: ``lm``.
         model: The language model, if one is loaded already.
         adapter: Of ``corrector``.
+        weights: File that `vivavoce train chooser` wrote; by default those set by hand.
         device: Where a model that is loaded here runs.
         progress: Told how a download goes.
 
@@ -201,7 +214,25 @@ def open_chooser(
     if method in _WITHOUT_MODEL:
         return _WITHOUT_MODEL[method]()
     chat = model or TransformersChatModel(models.resolve(LLM, progress=progress), device=device)
-    return LanguageChooser(LanguageScorer(chat, adapter=adapter), method="lm" if method == "auto" else method)
+    options = None if weights is None else LanguageOptions(weights=read_weights(Path(weights)))
+    scorer = LanguageScorer(chat, adapter=adapter)
+    return LanguageChooser(scorer, options=options, method="lm" if method == "auto" else method)
+
+
+def read_weights(path: Path) -> dict[str, float]:
+    """Weights that `train_chooser` wrote.
+
+    Raises:
+        ConfigError: If the file holds none.
+    """
+    try:
+        weights = {str(name): float(weight) for name, weight in json.loads(path.read_text("utf-8"))["weights"].items()}
+        LanguageOptions(weights=weights)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} holds no weights ({error!r}): `vivavoce train chooser` makes them", stage="config"
+        ) from error
+    return weights
 
 
 _WITHOUT_MODEL: dict[str, Callable[[], Chooser]] = {"1best": FirstChooser, "rover": RoverChooser, "mbr": BayesChooser}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,4 +75,32 @@ def corrector(
     where = device_name(device)
     with progress() as advance:
         card = in_thread(lambda: train_corrector(data, out, limit=limit, seed=seed, device=where, progress=advance))
+    tell(card, as_json)
+
+
+@train_app.command()
+def chooser(
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Rows with hypotheses (best first), text, perhaps scores.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="JSON file for the weights; a run that broke off goes on.")],
+    shrinkage: Annotated[float, typer.Option(min=0.0, help="How much weights are held near those set by hand.")] = 1e-3,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many lists of each file.")] = None,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """How much counts when lists are rescored: `--choose lm --weights OUT` uses it."""
+    from . import models
+    from .llm import TransformersChatModel
+    from .scoring import LLM, LanguageScorer
+    from .training_chooser import train_chooser
+
+    where = device_name(device)
+    with progress() as advance:
+
+        def train() -> dict[str, Any]:
+            scorer = LanguageScorer(TransformersChatModel(models.resolve(LLM, progress=advance), device=where))
+            return train_chooser(data, out, scorer, shrinkage=shrinkage, limit=limit, progress=advance)
+
+        card = in_thread(train)
     tell(card, as_json)

@@ -8,9 +8,10 @@ LanguageChooser(scorer).choose(transcript).text
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from .asr import Transcript
 from .confusion import ConfusionNetwork, key
+from .evidence import BY_HAND, EVIDENCE, evidence
 from .nbest import normalizer
-from .phonetics import alignments, phonemes
 
 
 class SentenceScorer(Protocol):
@@ -27,6 +28,10 @@ class SentenceScorer(Protocol):
 
     def score(self, texts: Sequence[str], *, context: str = "") -> Sequence[float]:
         """Log-probability of each whole text behind a context, in nats: sums over tokens, not divided by length."""
+        ...
+
+    def lengths(self, texts: Sequence[str]) -> Sequence[int]:
+        """How many tokens each sum is of, at least 1."""
         ...
 
 
@@ -117,30 +122,34 @@ class LanguageOptions:
     """How much what is said counts against what it sounds like.
 
     Attributes:
-        language: Weight of the language model's log-probability.
-        sound: Nats that another reading loses for every phoneme by which it sounds different from the recogniser's
-            best: so far the recogniser does not mishear, however well it would read.
-        margin: Nats by which it must be better.
+        weights: Of what speaks for a reading, by its name in ``evidence.EVIDENCE``; what is not named does not count.
+        margin: What the weighed evidence for another reading than the recogniser's best must exceed.
         longest: How many hypotheses are read.
+
+    Raises:
+        ValueError: If there is no such evidence, or a value is out of range.
     """
 
-    language: float = 0.5
-    sound: float = 1.5
+    weights: Mapping[str, float] = field(default_factory=lambda: BY_HAND)
     margin: float = 0.0
     longest: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("language", "sound", "margin"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        for name, weight in self.weights.items():
+            if name not in EVIDENCE or not math.isfinite(weight):
+                raise ValueError(f"weights has {name}={weight}; give numbers for some of {', '.join(EVIDENCE)}")
+        if not self.margin >= 0:
+            raise ValueError(f"margin must be 0 or more, not {self.margin}")
         if self.longest < 1:
             raise ValueError(f"longest must be at least 1, not {self.longest}")
 
 
 class LanguageChooser:
-    """Rescores the list with a language model, and stays with the recogniser's best unless another is clearly better.
+    """Rescores the list with a language model, and stays with the recogniser's best unless more speaks for another.
 
-    gain(h) = log P_asr(h) - log P_asr(best) + language * (log P_lm(h) - log P_lm(best)) - sound * unlike(best, h)
+    What speaks for a reading is counted by ``evidence.evidence``, and weighed: how likely it is as sound and as
+    language, how much it sounds like the best, and, since noisy speech gives readings that lie far apart, the spread of
+    the list. ``evidence.fit_weights`` learns the weights from lists of which it is known what was said.
 
     Two things a language model does not know, and they are never changed for its sake: which number was said, and that
     a word was said which the sentence would read well without. English only: of other languages, whose sounds it does
@@ -152,7 +161,7 @@ class LanguageChooser:
 
         Args:
             scorer: The language model.
-            options: Weights; the defaults are tuned for SmolLM2-135M and the scores of Whisper.
+            options: Weights; the defaults are set by hand, for SmolLM2-135M and the scores of Whisper.
             method: What its choices are called.
         """
         self.options = options or LanguageOptions()
@@ -167,22 +176,23 @@ class LanguageChooser:
         gains = self._gains(transcript, texts, context)
         preferred = int(gains.argmax())
         gains[1:] -= self.options.margin
-        gains[[not _may_replace(texts[0], text) for text in texts]] = -np.inf
+        gains[[not may_replace(texts[0], text) for text in texts]] = -np.inf
         index = int(gains.argmax())
         weights = np.exp(gains - gains[index])
         return Choice(texts[index], self._method, index, float(1.0 / weights.sum()), abstained=index != preferred)
 
+    def weigh(self, transcript: Transcript, texts: Sequence[str], *, context: str = "") -> NDArray[np.float64]:
+        """What speaks for the first readings of a list; float64, shape (len(texts), len(EVIDENCE))."""
+        plain = [sentence(text) for text in texts]
+        return evidence(transcript, plain, self._scorer.score(plain, context=context), self._scorer.lengths(plain))
+
     def _gains(self, transcript: Transcript, texts: Sequence[str], context: str) -> NDArray[np.float64]:
-        heard = np.array([hypothesis.log_prob for hypothesis in transcript.hypotheses[: len(texts)]])
-        language = np.array(self._scorer.score([sentence(text) for text in texts], context=context))
-        sounds = np.array([unlike(texts[0], text) for text in texts])
-        gains: NDArray[np.float64] = (
-            heard - heard[0] + self.options.language * (language - language[0]) - self.options.sound * sounds
-        )
+        weights = np.array([self.options.weights.get(name, 0.0) for name in EVIDENCE])
+        gains: NDArray[np.float64] = self.weigh(transcript, texts, context=context) @ weights
         return gains
 
 
-def _may_replace(best: str, text: str) -> bool:
+def may_replace(best: str, text: str) -> bool:
     """Whether both have the same numbers, and the text is not the best one with words left out."""
     normalize = normalizer("en")
     old, new = normalize(best).split(), normalize(text).split()
@@ -194,14 +204,6 @@ def _may_replace(best: str, text: str) -> bool:
 
 def _has_digit(word: str) -> bool:
     return any(sign.isdigit() for sign in word)
-
-
-def unlike(said: str, heard: str) -> float:
-    """How many phonemes apart two texts are, weighted by how unlike they are; see ``phonetics.alignments``."""
-    a, b = phonemes(sentence(said)), phonemes(sentence(heard))
-    if not a or not b:
-        return float(len(a) + len(b))
-    return float(alignments([a], b, [0])[0, 0, -1])
 
 
 def sentence(text: str) -> str:

@@ -16,9 +16,9 @@ from vivavoce.speech.correction import (
     LanguageOptions,
     RoverChooser,
     sentence,
-    unlike,
     word_errors,
 )
+from vivavoce.speech.evidence import unlike
 
 TEXTS = st.lists(
     st.lists(st.sampled_from("a sea see the thing".split()), min_size=1, max_size=5), min_size=1, max_size=5
@@ -35,6 +35,9 @@ class LikesWords:
     def score(self, texts: Sequence[str], *, context: str = "") -> list[float]:
         self.contexts.append(context)
         return [sum(-3.0 if w.strip(".").lower() in self.known else -20.0 for w in text.split()) for text in texts]
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
 
 def heard(*texts: str, step: float = 0.5, language: str = "en") -> Transcript:
@@ -93,7 +96,9 @@ def test_language_does_not_replace_a_word_by_one_that_sounds_different():
     ("best", "other"), [("eight the press yard", "the press yard"), ("call 55", "call 54"), ("so he said", "he said")]
 )
 def test_language_changes_no_number_and_leaves_out_no_word(best, other):
-    choice = LanguageChooser(LikesWords(other), options=LanguageOptions(language=9.0)).choose(heard(best, other))
+    choice = LanguageChooser(
+        LikesWords(other), options=LanguageOptions(weights={"heard": 1.0, "language": 9.0, "sound": 1.5})
+    ).choose(heard(best, other))
     assert (choice.index, choice.abstained) == (0, True)
 
 
@@ -109,7 +114,9 @@ def test_language_keeps_the_best_of_what_is_not_english():
     assert chooser.choose(heard("das hauz", "das haus", language="de")).index == 0
 
 
-@pytest.mark.parametrize("bad", [{"language": -1.0}, {"margin": float("nan")}, {"longest": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"weights": {"loud": 1.0}}, {"weights": {"heard": float("nan")}}, {"margin": float("nan")}, {"longest": 0}]
+)
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         LanguageOptions(**bad)
@@ -129,4 +136,4 @@ def test_a_sentence_is_written_one_way(text, plain):
 
 def test_distances():
     assert word_errors("a b c".split(), "a x c d".split()) == 2
-    assert unlike("their", "there") == 0.0 < unlike("band", "ban") < unlike("band", "orchestra")
+    assert unlike("Their.", "There.") == 0.0 < unlike("band", "ban") < unlike("band", "orchestra")

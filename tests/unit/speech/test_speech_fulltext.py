@@ -33,6 +33,9 @@ class Wants:
     def score(self, texts: Sequence[str], *, context: str = "") -> list[float]:
         return [0.0 if self.phrase in text else -5.0 for text in texts]
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
 
 def window(*texts: str) -> Transcript:
     return Transcript(tuple(Hypothesis(text, -float(i), 3) for i, text in enumerate(texts)), "en", 0.0, 1.0)
