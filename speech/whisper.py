@@ -124,9 +124,9 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     """A `Recognizer` on a Whisper model converted to CTranslate2.
 
     The voice detector decides first: sound without speech never reaches Whisper, and a pause of a second parts two
-    windows. Each window of speech is encoded once; language, no-speech probability and hypotheses come from that one
-    encoding. Beam search ranks by log-probability per token, which keeps it from leaving sentences out; the list is
-    ordered by the sums.
+    windows. A window is looked at as often as there are tails: encoded, and searched for hypotheses, which become one
+    list. The first look says the language and whether it is speech at all. Beam search ranks by log-probability per
+    token, which keeps it from leaving sentences out; the list is ordered by the sums.
 
     Safe to use from several threads at once.
 
