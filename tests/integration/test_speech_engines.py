@@ -21,7 +21,8 @@ from vivavoce.speech.windows import log_mel
 DATA = Path(__file__).parents[1] / "data" / "speech"
 CLIPS = [json.loads(line)["audio_filepath"] for line in (DATA / "manifest.jsonl").read_text().splitlines()]
 NARROW = WhisperOptions(beams_per_hypothesis=1)  # five beams: what is compared is the same, and costs a third
-WHOLE = replace(NARROW, tails=(None,))  # the 30 seconds that the other engines always encode
+# As the other engines do it: one search, in the 30 seconds that they always encode.
+WHOLE = replace(NARROW, tails=(None,), widen=False, samples=0)
 same = normalizer()
 
 pytestmark = pytest.mark.weights
@@ -63,9 +64,11 @@ def test_the_best_hypothesis_is_the_same_in_every_engine(clip, whisper_dir, open
         assert same(transcript.text) == same(reference.text)
         assert transcript.language == "en" and transcript.duration == reference.duration
         assert transcript.no_speech_prob == pytest.approx(reference.no_speech_prob, abs=0.01)
-        # Five beams hold a different number of spellings in each engine, and spellings are summed.
+        # Five beams hold a different number of spellings in each engine, and spellings are summed; 8 bits are rounded
+        # more coarsely by some CPUs than by others.
         best, twin = transcript.hypotheses[0], reference.hypotheses[0]
-        assert best.log_prob == pytest.approx(twin.log_prob, abs=0.3) and best.n_tokens == twin.n_tokens
+        near = pytest.approx(twin.log_prob, abs=0.6 if recognizer is small else 0.3)
+        assert best.log_prob == near and best.n_tokens == twin.n_tokens
 
 
 def test_every_beam_of_transformers_has_the_score_that_it_has_in_ctranslate2(whisper_dir, transformers):
