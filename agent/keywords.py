@@ -15,6 +15,7 @@ from .errors import ConfigError
 KEYWORD_HEARING = WhisperOptions(
     language="en",
     beams_per_hypothesis=3,
+    tails=(None,),
     no_speech_threshold=1.0,
     voice_threshold=0.0,
     vad=VadOptions(threshold=0.3, release=0.2, min_speech=0.06),

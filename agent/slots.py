@@ -21,7 +21,9 @@ from .grammar import Grammar, Step
 
 Costs: TypeAlias = NDArray[np.float64]
 
-COMMAND_HEARING = WhisperOptions(language="en", beams_per_hypothesis=3, completeness=0.8, word_times=False)
+COMMAND_HEARING = WhisperOptions(
+    language="en", beams_per_hypothesis=3, tails=(6.0, 10.0), completeness=0.8, word_times=False
+)
 """How to hear commands: in noise, short orders are taken for another language, and hypotheses with half of the order
 are likelier than those with all of it."""
 

@@ -25,8 +25,9 @@ class SecondThoughts:
 
 if __name__ == "__main__":
     whisper = models.resolve("whisper-base")
-    quick = WhisperRecognizer(whisper, options=WhisperOptions().quick())  # looks once
-    recognizer = SecondThoughts(quick, WhisperRecognizer(whisper))  # looks twice, and says when each word was said
+    quick = WhisperRecognizer(whisper, options=WhisperOptions().quick())
+    careful = WhisperRecognizer(whisper, options=WhisperOptions(tails=(6.0, 10.0)))  # looks twice
+    recognizer = SecondThoughts(quick, careful)
     with VoiceAgent.load(recognizer=recognizer, synthesizer=None) as agent:
         turn = agent.ask(Audio.read(Path(__file__).parent / "coffeehouse/questions/1-order-medium-mocha.flac"))
         for hypothesis, posterior in zip(turn.heard.hypotheses, turn.heard.posteriors(), strict=True):
