@@ -201,7 +201,7 @@ def open_chooser(
         progress: Told how a download goes.
 
     Raises:
-        ConfigError: If there is no such method, or the adapter is missing.
+        ConfigError: If there is no such method, the adapter is missing, or the method takes no weights.
         ModelUnavailable: If the weights could not be fetched.
     """
     if method not in METHODS:
@@ -212,6 +212,8 @@ def open_chooser(
             stage="config",
         )
     if method in _WITHOUT_MODEL:
+        if weights is not None:
+            raise ConfigError(f"{method} weighs no evidence: --weights goes with lm, corrector or auto", stage="config")
         return _WITHOUT_MODEL[method]()
     chat = model or TransformersChatModel(models.resolve(LLM, progress=progress), device=device)
     options = None if weights is None else LanguageOptions(weights=read_weights(Path(weights)))

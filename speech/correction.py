@@ -123,7 +123,6 @@ class LanguageOptions:
 
     Attributes:
         weights: Of what speaks for a reading, by its name in ``evidence.EVIDENCE``; what is not named does not count.
-        margin: What the weighed evidence for another reading than the recogniser's best must exceed.
         longest: How many hypotheses are read.
 
     Raises:
@@ -131,15 +130,12 @@ class LanguageOptions:
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: BY_HAND)
-    margin: float = 0.0
     longest: int = 8
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             if name not in EVIDENCE or not math.isfinite(weight):
                 raise ValueError(f"weights has {name}={weight}; give numbers for some of {', '.join(EVIDENCE)}")
-        if not self.margin >= 0:
-            raise ValueError(f"margin must be 0 or more, not {self.margin}")
         if self.longest < 1:
             raise ValueError(f"longest must be at least 1, not {self.longest}")
 
@@ -173,23 +169,20 @@ class LanguageChooser:
         texts = [hypothesis.text for hypothesis in transcript.hypotheses[: self.options.longest]]
         if len(texts) < 2 or transcript.language not in ("en", ""):
             return _first(transcript, self._method)
-        gains = self._gains(transcript, texts, context)
-        preferred = int(gains.argmax())
-        gains[1:] -= self.options.margin
+        seen = self.weigh(transcript, texts, context=context)
+        weights = np.array([self.options.weights.get(name, 0.0) for name in EVIDENCE])
+        gains = seen @ weights
+        caution = list(EVIDENCE).index("other")
+        preferred = int((gains - seen[:, caution] * weights[caution]).argmax())
         gains[[not may_replace(texts[0], text) for text in texts]] = -np.inf
         index = int(gains.argmax())
-        weights = np.exp(gains - gains[index])
-        return Choice(texts[index], self._method, index, float(1.0 / weights.sum()), abstained=index != preferred)
+        chances = np.exp(gains - gains[index])
+        return Choice(texts[index], self._method, index, float(1.0 / chances.sum()), abstained=index != preferred)
 
     def weigh(self, transcript: Transcript, texts: Sequence[str], *, context: str = "") -> NDArray[np.float64]:
         """What speaks for the first readings of a list; float64, shape (len(texts), len(EVIDENCE))."""
         plain = [sentence(text) for text in texts]
         return evidence(transcript, plain, self._scorer.score(plain, context=context), self._scorer.lengths(plain))
-
-    def _gains(self, transcript: Transcript, texts: Sequence[str], context: str) -> NDArray[np.float64]:
-        weights = np.array([self.options.weights.get(name, 0.0) for name in EVIDENCE])
-        gains: NDArray[np.float64] = self.weigh(transcript, texts, context=context) @ weights
-        return gains
 
 
 def may_replace(best: str, text: str) -> bool:

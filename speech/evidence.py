@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .asr import Transcript
-from .nbest import normalizer
+from .nbest import normalizer, word_distances
 from .phonetics import alignments, phonemes
 
 EVIDENCE = {
@@ -54,12 +54,10 @@ def evidence(
     Returns:
         float64, shape (readings, len(EVIDENCE)).
     """
-    from rapidfuzz.distance import Levenshtein
-
     normalize = normalizer("en")
     heard = np.array([h.log_prob for h in transcript.hypotheses[: len(plain)]])
     words = [normalize(h.text).split() for h in transcript.hypotheses[: len(plain)]]
-    apart = np.array([[Levenshtein.distance(a, b) for b in words] for a in words], dtype=np.float64)
+    apart = word_distances(words)
     weights = np.exp(heard - heard.max())
     risk, even = apart @ (weights / weights.sum()), apart.mean(axis=1)
     count = max(1, len(words[0]))
@@ -98,8 +96,8 @@ def fit_weights(
 ) -> dict[str, float]:
     """Weights under which the fewest word errors are expected.
 
-    Minimum word error training (Povey & Woodland 2002): a softmax over the weighed evidence of a list draws a reading;
-    the expected number of its errors is minimised.
+    Minimum word error training (Prabhavalkar et al. 2018, https://arxiv.org/abs/1712.01818): a softmax over the weighed
+    evidence of a list draws a reading; the expected number of its errors is minimised.
 
     Args:
         lists: Evidence of each list, shape (readings, len(EVIDENCE)).

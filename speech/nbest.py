@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .asr import Hypothesis, Transcript
 
@@ -81,13 +82,11 @@ def varied(
     """
     if len(hypotheses) <= n_best:
         return tuple(hypotheses)
-    from rapidfuzz.distance import Levenshtein
-
     normalize = normalizer(language)
     words = [normalize(hypothesis.text).split() for hypothesis in hypotheses]
     scores = np.array([hypothesis.log_prob for hypothesis in hypotheses]) / temperature
     weights = np.exp(scores - scores.max())
-    apart = np.array([[Levenshtein.distance(a, b) for b in words] for a in words], dtype=np.float64)
+    apart = word_distances(words)
     chosen, nearest = [0], apart[:, 0]
     while len(chosen) < n_best:
         gains = weights @ (nearest[:, None] - np.minimum(nearest[:, None], apart))
@@ -95,6 +94,13 @@ def varied(
         chosen.append(int(np.argmax(gains)))
         nearest = np.minimum(nearest, apart[:, chosen[-1]])
     return tuple(hypotheses[i] for i in sorted(chosen))
+
+
+def word_distances(words: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Word errors between any two of some sentences (Levenshtein); float64, shape (n, n)."""
+    from rapidfuzz.distance import Levenshtein
+
+    return np.array([[Levenshtein.distance(a, b) for b in words] for a in words], dtype=np.float64)
 
 
 def joined(windows: Sequence[Transcript], *, duration: float, n_best: int) -> Transcript:

@@ -44,7 +44,7 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     Args:
         model: A checkpoint (`.pt`), or the name of one that the package downloads: "base", "small.en", "turbo", ….
         options: `tails` and `threads` are CTranslate2's and must keep their defaults (`torch.set_num_threads` sets the
-            number of threads). No samples are drawn, and words have no times.
+            number of threads). One search is made, no samples are drawn, and words have no times.
         detector: Default: Silero.
         device: "cpu", "cuda", or "auto": a GPU where torch sees one.
 

@@ -150,7 +150,7 @@ class StreamingRecognizer:
     before the end is certain. If speech goes on, that decode only counts for the partials.
 
     What was said long before need not be heard again: where the recogniser says when words were said, the sound is cut
-    between two committed ones, and those before the cut become the prompt (Machacek et al. 2023, as in `_Agreement`).
+    between two committed ones, and those before the cut become the prompt (Macháček et al. 2023, as in `_Agreement`).
     What else they may have been stays in the list. If the rest does not begin with the words that were committed after
     the cut, all is heard again.
 
@@ -269,7 +269,8 @@ class StreamingRecognizer:
         if not ended.last_try and (ended.job is None or ended.job.error is not None):
             if ended.job is not None:
                 logger.warning("a draft failed and is decoded again: %s", ended.job.error)
-            ended.job, ended.last_try = self._ask(self._recognizer, ended.event.audio), True
+            # From the beginning: what is known by now may be of the next utterance.
+            ended.job, ended.last_try = self._ask(self._recognizer, ended.event.audio, _Utterance()), True
         assert ended.job is not None
         ended.job.needed = True
         return ended.job.done.is_set()
@@ -286,15 +287,15 @@ class StreamingRecognizer:
                 took = utterance.partial.seconds if utterance.partial is not None else 0.0
                 pause = max(self.options.partial_every, took / self.options.partial_share)
                 utterance.next_partial = segmenter.seconds + pause
-                utterance.partial = self._ask(self._partials, segmenter.so_far())
+                utterance.partial = self._ask(self._partials, segmenter.so_far(), utterance)
                 utterance.decodes.append(utterance.partial)
         elif utterance.draft is None and segmenter.silence >= self.options.draft_after:
-            utterance.draft = self._ask(self._recognizer, segmenter.so_far())
+            utterance.draft = self._ask(self._recognizer, segmenter.so_far(), utterance)
             utterance.decodes.append(utterance.draft)
 
-    def _ask(self, recognizer: Recognizer, audio: Audio) -> _Job:
-        at, utterance = self._segmenter.seconds, self._utterance
-        decoded = partial(utterance.known.decoded, utterance.pending, recognizer, audio, self.options.n_best)
+    def _ask(self, recognizer: Recognizer, audio: Audio, utterance: _Utterance) -> _Job:
+        at, known, pending = self._segmenter.seconds, utterance.known.copy(), tuple(utterance.decodes)
+        decoded = partial(known.decoded, pending, recognizer, audio, self.options.n_best)
         job = _Job(decoded, at, at - self._segmenter.silence)
         self._worker.ask(job)
         return job
@@ -434,8 +435,8 @@ class _Cut:
     def joined(self, rest: Transcript, earlier: Transcript, n_best: int) -> Transcript:
         """A list of the whole utterance, from the list of what comes after the cut.
 
-        All its hypotheses begin alike. Each other beginning that the earlier list had gets the best ending, and is as
-        much less probable than this one as it was there.
+        All its hypotheses begin alike; each word of the beginning counts as one token. Each other beginning that the
+        earlier list had gets the best ending, and is as much less probable than this one as it was there.
         """
         log_prob = math.fsum(math.log(max(word.probability, _LEAST)) for word in self.words)
         shifted = [
@@ -477,6 +478,10 @@ class _Known:
     latest: Transcript | None = None
     cut: _Cut = field(default_factory=_Cut)
 
+    def copy(self) -> _Known:
+        """What is known at this moment, for another thread."""
+        return _Known(copy.deepcopy(self.agreement), self.latest, self.cut)
+
     def hear(self, transcript: Transcript) -> bool:
         """Take the next decode; returns whether the words have changed."""
         if not transcript.is_speech:
@@ -487,15 +492,15 @@ class _Known:
             self.cut = self.cut.later(transcript, self.agreement.pieces)
         return changed
 
-    def decoded(self, pending: _Job | None, recognizer: Recognizer, audio: Audio, n_best: int) -> Transcript:
-        """The list of the utterance so far; runs in the thread of the recogniser, after the decode that is pending."""
-        known = copy.deepcopy(self)
-        if pending is not None and pending.transcript is not None and pending.transcript is not known.latest:
-            known.hear(pending.transcript)
-        cut, latest = known.cut, known.latest
+    def decoded(self, pending: Sequence[_Job], recognizer: Recognizer, audio: Audio, n_best: int) -> Transcript:
+        """The list of the utterance so far; runs in the thread of the recogniser, when the pending ones are done."""
+        for job in pending:
+            if job.transcript is not None:
+                self.hear(job.transcript)
+        cut, latest = self.cut, self.latest
         if cut.words and latest is not None:
             rest = recognizer.transcribe(audio.slice(cut.at, audio.seconds), n_best=n_best, prompt=cut.text)
-            expected = known.agreement.pieces[len(cut.words) : -1]
+            expected = self.agreement.pieces[len(cut.words) : -1]
             if rest.is_speech and _begins(_pieces(rest.text, rest.language), expected):
                 return replace(cut.joined(rest, latest, n_best), duration=audio.seconds)
             logger.debug("the cut at %.2f s does not fit: hearing all again", cut.at)
@@ -517,11 +522,6 @@ class _Utterance:
     draft: _Job | None = None
     decodes: deque[_Job] = field(default_factory=deque)
 
-    @property
-    def pending(self) -> _Job | None:
-        """The last decode that was asked for and not looked at."""
-        return self.decodes[-1] if self.decodes else None
-
 
 class _Job:
     """One call of a recogniser."""
@@ -542,6 +542,7 @@ class _Job:
         except Exception as error:
             self.error = error
         finally:
+            del self._work  # it holds the jobs before it, and their sound
             self.done.set()
 
 

@@ -112,11 +112,11 @@ class WhisperOptions:
             )
 
     def quick(self) -> WhisperOptions:
-        """The same for a conversation: one look, with six seconds of silence, and words get no times.
+        """The same for a conversation: one look, with six seconds of silence, half as many beams, no times of words.
 
         Lists are there sooner, with somewhat more errors.
         """
-        return replace(self, tails=(_SHORT_TAIL,), word_times=False)
+        return replace(self, tails=(_SHORT_TAIL,), beams_per_hypothesis=3, word_times=False)
 
 
 class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
@@ -124,7 +124,7 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
 
     The voice detector decides first: sound without speech never reaches Whisper, and a pause of a second parts two
     windows. A window is looked at as often as there are tails: encoded, and searched for hypotheses, which become one
-    list. The first look says the language and whether it is speech at all. Beam search ranks by log-probability per
+    list. The first look says the language; each may find that nobody spoke. Beam search ranks by log-probability per
     token, which keeps it from leaving sentences out; the list is ordered by the sums.
 
     Safe to use from several threads at once.
@@ -177,24 +177,25 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
         options, width = self.options, max(5, self.options.beams_per_hypothesis * n_best)
         search = _Search(self._model, self._tokens, window)
 
-        def judged() -> tuple[list[Hypothesis], str]:
+        def judged(language: str) -> tuple[list[Hypothesis], str]:
             return judge(
                 search.best_per_token(),
                 options,
                 no_speech_prob=search.no_speech_prob,
                 voice_prob=window.probability,
-                language=language or "",
+                language=language,
             )
 
-        for number, features in enumerate(self._looks(window.audio.samples)):
-            encoded = self._encode(features)
-            language = language or self._language(encoded)
-            search.on(encoded, context + self._tokens.start(language))
+        spoken, possible, reason = language or "", list[Hypothesis](), ""
+        for mel in self._looks(window.audio.samples):
+            encoded = self._encode(mel)
+            spoken = spoken or self._language(encoded)
+            search.on(encoded, context + self._tokens.start(spoken))
             search.beam(width, options.patience)
-            if number == 0 and (reason := judged()[1]):
+            possible, reason = judged(spoken)
+            if reason:
                 break
-        possible, reason = judged()
-        kept = distinct(possible, language=language or "")
+        kept = distinct(possible, language=spoken)
         more: list[Callable[[int], None]] = []
         if options.widen:
             more.append(lambda _: search.beam(2 * width, options.patience))
@@ -204,13 +205,13 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
             if reason or len(kept) >= n_best or n_best == 1:
                 break
             look(n_best - len(kept))
-            possible, reason = judged()
-            kept = distinct(possible, language=language or "")
-        kept = varied(kept, n_best, language=language or "")
+            possible, reason = judged(spoken)
+            kept = distinct(possible, language=spoken)
+        kept = varied(kept, n_best, language=spoken)
         if options.word_times and kept:
             kept = (replace(kept[0], words=search.words(kept[0].text, window.start)), *kept[1:])
         heard = window_transcript(
-            window, kept, reason, language=language or "", no_speech_prob=search.no_speech_prob, n_best=n_best
+            window, kept, reason, language=spoken, no_speech_prob=search.no_speech_prob, n_best=n_best
         )
         return replace(heard, calibration=options.calibration)
 

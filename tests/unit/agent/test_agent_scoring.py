@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.scoring import LanguageScorer, ScoringOptions
+from vivavoce.agent.scoring import LanguageScorer, ScoringOptions, open_chooser
 
 TEXTS = ["the band played", "the ban played on", "the", "rain", ""]
 
@@ -85,3 +85,8 @@ def test_a_folder_without_an_adapter_is_named(chat, tmp_path):
 def test_bad_options_are_refused():
     with pytest.raises(ConfigError, match="batch_tokens"):
         ScoringOptions(batch_tokens=0)
+
+
+def test_weights_go_with_methods_that_weigh(tmp_path):
+    with pytest.raises(ConfigError, match="rover weighs no evidence"):
+        open_chooser("rover", weights=tmp_path / "weights.json")

@@ -34,6 +34,8 @@ from vivavoce.speech.streaming import (
     StreamingOptions,
     StreamingRecognizer,
     _Agreement,
+    _Job,
+    _Known,
 )
 from vivavoce.speech.testing import FakeDetector, FakeRecognizer
 
@@ -352,3 +354,18 @@ def test_no_partial_begins_where_the_voice_falls():
         events = list(listening.walk(frames(quiet)))
     levels = {round(float(np.abs(audio.samples[-FRAME:]).max()), 3) for audio in reader.heard}
     assert of(Final, events) and 0.2 in levels and 0.008 not in levels
+
+
+def test_a_decode_that_two_threads_look_at_counts_once():
+    first, second = (
+        Transcript((Hypothesis(text, -1.0, 3),), "en", 0.0, 1.0) for text in ("one two", "one two three four")
+    )
+    known = _Known()
+    known.hear(first)
+    job = _Job(lambda: second, 1.0, 1.0)
+    copied = known.copy()
+    job.run()
+    known.hear(second)  # as the thread that feeds does, before the next decode begins
+    recognizer = FakeRecognizer(["one two three four"])
+    copied.decoded((job,), recognizer, Audio.silence(1.0), 1)
+    assert copied.agreement.committed == known.agreement.committed == "one two"
