@@ -113,7 +113,7 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     ) -> tuple[list[Hypothesis], float]:
         """Everything that the beam search finished, best per token first, and the no-speech probability."""
         decoding = self._whisper.decoding
-        limit = token_limit(window)
+        limit = token_limit(window, language)
         options = decoding.DecodingOptions(
             language=language,
             beam_size=max(5, self.options.beams_per_hypothesis * n_best),

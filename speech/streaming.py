@@ -152,7 +152,7 @@ class StreamingRecognizer:
     What was said long before need not be heard again: where the recogniser says when words were said, the sound is cut
     between two committed ones, and those before the cut become the prompt (Macháček et al. 2023, as in `_Agreement`).
     What else they may have been stays in the list. If the rest does not begin with the words that were committed after
-    the cut, all is heard again.
+    the cut, all is heard again: for a list at once, for partials by the next.
 
     Recognisers run in a thread of their own, one call at a time: `feed` never waits for them. A partial is asked for
     only when nothing else is being decoded. Everything is decided by the time in the stream, counted in samples; what
@@ -287,15 +287,15 @@ class StreamingRecognizer:
                 took = utterance.partial.seconds if utterance.partial is not None else 0.0
                 pause = max(self.options.partial_every, took / self.options.partial_share)
                 utterance.next_partial = segmenter.seconds + pause
-                utterance.partial = self._ask(self._partials, segmenter.so_far(), utterance)
+                utterance.partial = self._ask(self._partials, segmenter.so_far(), utterance, again=False)
                 utterance.decodes.append(utterance.partial)
         elif utterance.draft is None and segmenter.silence >= self.options.draft_after:
             utterance.draft = self._ask(self._recognizer, segmenter.so_far(), utterance)
             utterance.decodes.append(utterance.draft)
 
-    def _ask(self, recognizer: Recognizer, audio: Audio, utterance: _Utterance) -> _Job:
+    def _ask(self, recognizer: Recognizer, audio: Audio, utterance: _Utterance, *, again: bool = True) -> _Job:
         at, known, pending = self._segmenter.seconds, utterance.known.copy(), tuple(utterance.decodes)
-        decoded = partial(known.decoded, pending, recognizer, audio, self.options.n_best)
+        decoded = partial(known.decoded, pending, recognizer, audio, self.options.n_best, again=again)
         job = _Job(decoded, at, at - self._segmenter.silence)
         self._worker.ask(job)
         return job
@@ -327,12 +327,10 @@ class StreamingRecognizer:
     def _heard(self, job: _Job, utterance: _Utterance) -> None:
         if job.error is not None:
             logger.warning("a decode on the way failed: %s", job.error)
-        if job.transcript is None:
-            return
-        if job is utterance.draft:
+        if job.transcript is not None and job is utterance.draft:
             self._events.append(Draft(job.transcript, job.at))
         agreement = utterance.known.agreement
-        if utterance.known.hear(job.transcript):
+        if utterance.known.hear(job):
             self._events.append(Partial(agreement.committed, agreement.tentative, job.at))
 
 
@@ -482,9 +480,12 @@ class _Known:
         """What is known at this moment, for another thread."""
         return _Known(copy.deepcopy(self.agreement), self.latest, self.cut)
 
-    def hear(self, transcript: Transcript) -> bool:
-        """Take the next decode; returns whether the words have changed."""
-        if not transcript.is_speech:
+    def hear(self, job: _Job) -> bool:
+        """Take the next decode, which is done; returns whether the words have changed."""
+        transcript = job.transcript
+        if job.misfit:
+            self.cut = _Cut()
+        if transcript is None or not transcript.is_speech:
             return False
         changed = self.agreement.hear(transcript.text, transcript.language)
         self.latest = transcript
@@ -492,18 +493,25 @@ class _Known:
             self.cut = self.cut.later(transcript, self.agreement.pieces)
         return changed
 
-    def decoded(self, pending: Sequence[_Job], recognizer: Recognizer, audio: Audio, n_best: int) -> Transcript:
-        """The list of the utterance so far; runs in the thread of the recogniser, when the pending ones are done."""
+    def decoded(
+        self, pending: Sequence[_Job], recognizer: Recognizer, audio: Audio, n_best: int, *, again: bool
+    ) -> Transcript | None:
+        """The list of the utterance so far; runs in the thread of the recogniser, when the pending ones are done.
+
+        Returns:
+            Nothing, if the cut does not fit and the sound is not to be heard `again` from its beginning.
+        """
         for job in pending:
-            if job.transcript is not None:
-                self.hear(job.transcript)
+            self.hear(job)
         cut, latest = self.cut, self.latest
         if cut.words and latest is not None:
             rest = recognizer.transcribe(audio.slice(cut.at, audio.seconds), n_best=n_best, prompt=cut.text)
-            expected = self.agreement.pieces[len(cut.words) : -1]
+            expected = self.agreement.pieces[len(cut.words) : -1][:_OVERLAP]
             if rest.is_speech and _begins(_pieces(rest.text, rest.language), expected):
                 return replace(cut.joined(rest, latest, n_best), duration=audio.seconds)
-            logger.debug("the cut at %.2f s does not fit: hearing all again", cut.at)
+            logger.debug("the cut at %.2f s does not fit", cut.at)
+            if not again:
+                return None
         return recognizer.transcribe(audio, n_best=n_best)
 
 
@@ -526,11 +534,12 @@ class _Utterance:
 class _Job:
     """One call of a recogniser."""
 
-    def __init__(self, work: Callable[[], Transcript], at: float, silent_from: float) -> None:
+    def __init__(self, work: Callable[[], Transcript | None], at: float, silent_from: float) -> None:
         self._work = work
         self.at = at
         self.silent_from = silent_from
         self.needed = False
+        self.misfit = False  # the sound was cut where it should not be
         self.seconds = 0.0  # of work, where the stream does not wait for it
         self.transcript: Transcript | None = None
         self.error: Exception | None = None
@@ -539,6 +548,7 @@ class _Job:
     def run(self) -> None:
         try:
             self.transcript = self._work()
+            self.misfit = self.transcript is None
         except Exception as error:
             self.error = error
         finally:

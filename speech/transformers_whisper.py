@@ -87,7 +87,7 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
             detected, no_speech_prob = self._first_look(encoded, context)
             language = language or detected
             prompt = [*context, *self._tokens.start(language)]
-            heard = self._search(encoded, prompt, token_limit(window), n_best)
+            heard = self._search(encoded, prompt, token_limit(window, language), n_best)
         kept, reason = judge(
             heard, self.options, no_speech_prob=no_speech_prob, voice_prob=window.probability, language=language
         )

@@ -190,7 +190,7 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
         for mel in self._looks(window.audio.samples):
             encoded = self._encode(mel)
             spoken = spoken or self._language(encoded)
-            search.on(encoded, context + self._tokens.start(spoken))
+            search.on(encoded, context + self._tokens.start(spoken), token_limit(window, spoken))
             search.beam(width, options.patience)
             possible, reason = judged(spoken)
             if reason:
@@ -250,12 +250,13 @@ class _Search:
         self._model, self._tokens, self._window = model, tokens, window
         self._encoded: Any = None
         self._prompt: list[int] = []
+        self._limit = 0
         self._found: dict[tuple[int, ...], Hypothesis] = {}
         self.no_speech_prob = 0.0
 
-    def on(self, encoded: Any, prompt: list[int]) -> None:
-        """Search in this encoding from now on."""
-        self._encoded, self._prompt = encoded, prompt
+    def on(self, encoded: Any, prompt: list[int], limit: int) -> None:
+        """Search in this encoding from now on, for at most so many tokens."""
+        self._encoded, self._prompt, self._limit = encoded, prompt, limit
 
     def beam(self, width: int, patience: float) -> None:
         """Beam search; it ranks by log-probability per token, which keeps it from leaving sentences out."""
@@ -298,7 +299,7 @@ class _Search:
             self._encoded,
             [self._prompt],
             length_penalty=1.0,
-            max_length=min(CONTEXT, len(self._prompt) + token_limit(self._window)),
+            max_length=min(CONTEXT, len(self._prompt) + self._limit),
             return_scores=True,
             **how,
         )[0]

@@ -356,16 +356,24 @@ def test_no_partial_begins_where_the_voice_falls():
     assert of(Final, events) and 0.2 in levels and 0.008 not in levels
 
 
-def test_a_decode_that_two_threads_look_at_counts_once():
-    first, second = (
-        Transcript((Hypothesis(text, -1.0, 3),), "en", 0.0, 1.0) for text in ("one two", "one two three four")
-    )
-    known = _Known()
-    known.hear(first)
-    job = _Job(lambda: second, 1.0, 1.0)
-    copied = known.copy()
+def test_a_partial_that_does_not_fit_leaves_the_sound_to_the_next():
+    reader = Reader(breaks=True)
+    counted(reader)
+    (misfit, _), (after, prompt) = next(pair for pair in itertools.pairwise(reader.heard) if pair[0][1])
+    assert not prompt and after > misfit + 0.32, "heard from the beginning, and later sound than the misfit's"
+
+
+def done(text: str) -> _Job:
+    job = _Job(lambda: Transcript((Hypothesis(text, -1.0, 3),), "en", 0.0, 1.0), 1.0, 1.0)
     job.run()
+    return job
+
+
+def test_a_decode_that_two_threads_look_at_counts_once():
+    known, second = _Known(), done("one two three four")
+    known.hear(done("one two"))
+    copied = known.copy()
     known.hear(second)  # as the thread that feeds does, before the next decode begins
     recognizer = FakeRecognizer(["one two three four"])
-    copied.decoded((job,), recognizer, Audio.silence(1.0), 1)
+    copied.decoded((second,), recognizer, Audio.silence(1.0), 1, again=True)
     assert copied.agreement.committed == known.agreement.committed == "one two"

@@ -13,8 +13,16 @@ from vivavoce.speech.judging import compression, judge
 from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
 from vivavoce.speech.testing import FakeDetector
 from vivavoce.speech.transformers_whisper import TransformersWhisperRecognizer
+from vivavoce.speech.vad import Window
 from vivavoce.speech.whisper_tokens import WhisperTokens, context_ids
-from vivavoce.speech.windows import WindowedRecognizer, log_mel, torch_device, torch_number_format, window_transcript
+from vivavoce.speech.windows import (
+    WindowedRecognizer,
+    log_mel,
+    token_limit,
+    torch_device,
+    torch_number_format,
+    window_transcript,
+)
 
 ENGINES = [OpenAIWhisperRecognizer, TransformersWhisperRecognizer]
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
@@ -113,6 +121,11 @@ def test_compression_is_a_ratio():
 
 
 # -- windows -------------------------------------------------------------------------------------------------------
+
+
+def test_english_needs_fewer_tokens_than_other_scripts():
+    window = Window(Audio.silence(10.0), 0.0, 10.0, 0.9)
+    assert 100 < token_limit(window, "en") < token_limit(window, "ta") <= 300
 
 
 class _Windowed(WindowedRecognizer[WhisperOptions]):
