@@ -1,4 +1,4 @@
-"""Recognisers by name: which engine hears, and with which model."""
+"""Recognisers and embedders by name: which engine hears, what makes vectors, and with which model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from vivavoce.retrieval import Embedder
 from vivavoce.speech import Recognizer, WhisperOptions, WhisperRecognizer
 
 from . import models
@@ -79,6 +80,41 @@ def open_whisper(
 
     options = options or WhisperOptions(language=language)
     return WhisperRecognizer(models.resolve(model or ASR, progress=progress), options=options, device=device)
+
+
+def open_embedder(
+    name: str | Path = "",
+    adapter: Path | None = None,
+    *,
+    device: str = "auto",
+    progress: models.Progress | None = None,
+) -> Embedder:
+    """Load what makes vectors.
+
+    Args:
+        name: ``llm`` for the default language model with an adapter; else a sentence-transformers model of the
+            registry, a folder, or ``owner/name`` on the hub. Default: the default one.
+        adapter: The embedding adapter of ``llm``; without one its hidden states are pooled as they are.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: Told how a download goes.
+
+    Raises:
+        ConfigError: If an adapter is named for something else.
+        ModelUnavailable: The weights could not be fetched.
+        EmbeddingError: The model or the adapter cannot be loaded.
+    """
+    from vivavoce.retrieval import LLMEmbedder, SentenceTransformerEmbedder
+
+    from .assistant import EMBEDDING, LLM
+    from .llm import TransformersChatModel
+
+    where: Any = device
+    if str(name) == "llm":
+        chat = TransformersChatModel(models.resolve(LLM, progress=progress), device=where)
+        return LLMEmbedder(chat.model, chat.tokenizer, adapter)
+    if adapter is not None:
+        raise ConfigError(f"An adapter goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
+    return SentenceTransformerEmbedder(models.resolve(name or EMBEDDING, progress=progress), device=where)
 
 
 def _openai(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:

@@ -293,3 +293,74 @@ def streaming(
         )
 
     _report(measure, output, as_json)
+
+
+@eval_app.command()
+def retrieval(
+    corpus: Annotated[Path, typer.Option(help="Passages: {_id, text, title?, metadata?}, one a line.")],
+    queries: Annotated[Path, typer.Option(help="Questions: {_id, text, …}, one a line.")],
+    qrels: Annotated[Path, typer.Option(help="Table of query-id, corpus-id, score.")],
+    field: Annotated[str, typer.Option(help="What is asked: text, asr, or a list such as hypotheses.")] = "text",
+    channels: Annotated[str, typer.Option(help="Where to look, with commas between.")] = "dense,keyword",
+    fusion: Annotated[str, typer.Option(help="sum or rrf.")] = "sum",
+    embedder: Annotated[str, typer.Option(help="llm, or a sentence-transformers model: name or folder.")] = "",
+    adapter: Annotated[Path | None, typer.Option(help="With --embedder llm: an adapter of your own.")] = None,
+    run_file: Annotated[Path | None, typer.Option("--run", help="Rankings in TREC's form, for BEIR's tools.")] = None,
+    device: DeviceOption = "auto",
+    limit: Limit = None,
+    output: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Search: is the passage that answers among the first 1, 5, 10?"""
+    from .beir import read_corpus, read_qrels, read_questions, write_run
+    from .engines import open_embedder
+    from .eval_retrieval import evaluate_retrieval, index_whole, search_options
+
+    where = device_name(device)
+    options = search_options(channels, fusion)
+    documents, asked, relevant = read_corpus(corpus), read_questions(queries, field, limit), read_qrels(qrels)
+
+    def measure(advance: models.Progress) -> Measured:
+        vectors = open_embedder(embedder, adapter, device=where, progress=advance)
+        return evaluate_retrieval(index_whole(documents, vectors, options, advance), asked, relevant, advance)
+
+    with progress() as advance:
+        summary, items = in_thread(lambda: measure(advance))
+    if run_file is not None:
+        write_run(run_file, {item["id"]: item["found"] for item in items}, embedder or "default")
+    if output is not None:
+        write_rows(output, items)
+    tell(summary, as_json)
+
+
+@eval_app.command("dialogue-retrieval")
+def dialogue_retrieval(
+    data: Annotated[Path, typer.Option("--data", help="Rows of history, turn, doc_ids, needs_retrieval.")],
+    corpus: Annotated[Path, typer.Option(help="Passages: {_id, text, title?, metadata?}, one a line.")],
+    key: Annotated[str | None, typer.Option(help="Key of the metadata that says what a passage is about.")] = None,
+    channels: Annotated[str, typer.Option(help="Where to look, with commas between.")] = "dense,keyword",
+    embedder: Annotated[str, typer.Option(help="llm, or a sentence-transformers model: name or folder.")] = "",
+    adapter: Annotated[Path | None, typer.Option(help="With --embedder llm: an adapter of your own.")] = None,
+    device: DeviceOption = "auto",
+    limit: Limit = None,
+    output: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Search inside dialogues: only turns that need retrieval count."""
+    from vivavoce.retrieval import DialogueSearch
+    from vivavoce.speech.phonetics import sound_string
+
+    from .beir import read_corpus
+    from .engines import open_embedder
+    from .eval_retrieval import evaluate_dialogues, index_whole, search_options
+
+    where = device_name(device)
+    options = search_options(channels, "sum")
+    rows, documents = read_rows(data, ("history", "turn", "needs_retrieval"), limit), read_corpus(corpus)
+
+    def measure(advance: models.Progress) -> Measured:
+        vectors = open_embedder(embedder, adapter, device=where, progress=advance)
+        knowledge = index_whole(documents, vectors, options, advance)
+        return evaluate_dialogues(DialogueSearch(knowledge, key=key, sound=sound_string), rows, advance)
+
+    _report(measure, output, as_json)

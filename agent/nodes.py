@@ -75,7 +75,7 @@ def retrieve(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
     """Search with every likely hypothesis, so that the evidence may pick the right one."""
     walk, parts = runtime.context, runtime.context.parts
     with walk.watch.measure("search"):
-        passages = _search(parts, state["heard"])
+        passages = _search(parts, state)
     _check(walk)
     runtime.stream_writer(Retrieved(passages))
     return {"passages": passages}
@@ -130,9 +130,14 @@ def _prompt(parts: Parts, state: TurnState) -> list[Message]:
     return prompt
 
 
-def _search(parts: Parts, heard: Transcript) -> tuple[Passage, ...]:
-    knowledge, k = parts.knowledge, parts.options.passages
+def _search(parts: Parts, state: TurnState) -> tuple[Passage, ...]:
+    knowledge, k, heard = parts.knowledge, parts.options.passages, state["heard"]
     assert knowledge is not None, "decide asks before"
+    in_dialogue = getattr(knowledge, "search_dialogue", None)
+    if in_dialogue is not None:
+        before = parts.record.history(state["thread_id"], parts.options.history)
+        said = [text for episode in before for text in (episode.heard, episode.said)]
+        return tuple(in_dialogue([hypothesis.text for hypothesis in heard.hypotheses], heard.posteriors(), said, k))
     many = getattr(knowledge, "search_many", None)
     if many is None or len(heard.hypotheses) < 2:
         return tuple(knowledge.search(heard.text, k))

@@ -104,3 +104,72 @@ def chooser(
 
         card = in_thread(train)
     tell(card, as_json)
+
+
+@train_app.command()
+def embedder(
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", help="BEIR folder, or rows with question and passage (or paragraphs); may come again."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the adapter; a run that broke off goes on there.")],
+    texts: Annotated[list[Path] | None, typer.Option("--texts", help="Rows with text, question or turn.")] = None,
+    without: Annotated[
+        list[Path] | None, typer.Option("--without", help="A corpus whose passages are kept for measuring.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The language model: a name, or a folder.")] = None,
+    teacher: Annotated[str, typer.Option(help="Embedding model that is followed: a name, a folder, or none.")] = "",
+    layers: Annotated[int, typer.Option(min=1, help="How many of the model's first layers are read.")] = 6,
+    attention: Annotated[str, typer.Option(help="causal or bidirectional.")] = "bidirectional",
+    text_steps: Annotated[int, typer.Option(min=0, help="Steps that only follow the teacher.")] = 250,
+    pair_steps: Annotated[int, typer.Option(min=0, help="Steps that tell passages apart.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """An adapter with which the language model embeds: `LLMEmbedder(model, tokenizer, OUT)` uses it."""
+    from vivavoce.retrieval import SentenceTransformerEmbedder
+    from vivavoce.retrieval.training import EmbedderTraining
+
+    from . import models
+    from .assistant import EMBEDDING, LLM
+    from .llm import LocalModelOptions, TransformersChatModel
+    from .training_embedder import gather, train
+
+    if attention not in ("causal", "bidirectional"):
+        raise typer.BadParameter(f"--attention is causal or bidirectional, not {attention!r}.")
+    where = device_name(device)
+    with progress() as advance:
+
+        def work() -> dict[str, Any]:
+            gathered = gather(data, texts or (), without or (), seed)
+            folder = models.resolve(model or LLM, progress=advance)
+            plain = LocalModelOptions(dtype="float32", decode="full")
+            chat = TransformersChatModel(folder, options=plain, device=where)
+            followed = None
+            if teacher != "none":
+                followed = SentenceTransformerEmbedder(
+                    models.resolve(teacher or EMBEDDING, progress=advance), device=where
+                )
+            options = EmbedderTraining(
+                layers=layers,
+                attention="causal" if attention == "causal" else "bidirectional",
+                dim=followed.dim if followed else EmbedderTraining().dim,
+                text_steps=text_steps,
+                pair_steps=pair_steps,
+            )
+            files = [*data, *(texts or ())]
+            return train(
+                chat.model,
+                chat.tokenizer,
+                followed,
+                gathered,
+                out,
+                options=options,
+                seed=seed,
+                files=files,
+                progress=advance,
+            )
+
+        card = in_thread(work)
+    tell(card, as_json)

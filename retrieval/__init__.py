@@ -12,6 +12,7 @@ Anything with ``search(query, k)`` is a knowledge base (``KnowledgeBase``); anyt
 """
 
 from .chunking import Chunk, ChunkOptions, chunk_document
+from .dialogue import DialogueOptions, DialogueSearch
 from .embedding import CenteringEmbedder, Embedder, LLMEmbedder, SentenceTransformerEmbedder
 from .errors import (
     DeviceUnavailable,
@@ -24,10 +25,12 @@ from .errors import (
     RetrievalError,
     StoreError,
 )
+from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
 from .index import Hits, VectorIndex
 from .knowledge import LocalKnowledge, SearchOptions
 from .loading import Document, LoadedFolder, SkippedFile, load_folder
+from .mentions import Mention, NameFinder
 from .passages import KnowledgeBase, Passage
 from .store import Manifest, is_index, read_manifest
 
@@ -36,6 +39,8 @@ __all__ = [
     "Chunk",
     "ChunkOptions",
     "DeviceUnavailable",
+    "DialogueOptions",
+    "DialogueSearch",
     "DimensionMismatch",
     "Document",
     "Embedder",
@@ -50,6 +55,8 @@ __all__ = [
     "LoadingError",
     "LocalKnowledge",
     "Manifest",
+    "Mention",
+    "NameFinder",
     "Passage",
     "RetrievalError",
     "SearchOptions",
@@ -57,6 +64,7 @@ __all__ = [
     "SkippedFile",
     "StoreError",
     "VectorIndex",
+    "Where",
     "chunk_document",
     "is_index",
     "load_folder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .adapter import adapted
 from .errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
 from .index import Device
 
@@ -134,15 +135,16 @@ class SentenceTransformerEmbedder:
 class LLMEmbedder:
     """Vectors out of a causal language model that is already loaded, untouched, and may be chatting elsewhere.
 
-    The final hidden states are pooled, the centre is taken off, and the rest is scaled to unit length. Without a centre
-    all texts lie in one narrow cone and the cosine says little (Ethayarajh 2019): fit one, or let ``LocalKnowledge`` do
-    it.
+    With an adapter, its layers are read as the adapter was trained to: this is what finds passages. Without one, the
+    final hidden states are pooled, the centre is taken off, and the rest is scaled to unit length: all texts lie in one
+    narrow cone and the cosine says little (Ethayarajh 2019), so fit a centre, or let ``LocalKnowledge`` do it.
     """
 
     def __init__(
         self,
         model: Any,
         tokenizer: Any,
+        adapter: str | Path | None = None,
         *,
         pooling: Literal["mean", "last"] = "mean",
         center: Vectors | None = None,
@@ -154,23 +156,44 @@ class LLMEmbedder:
         Args:
             model: A transformers causal language model, on any device, in any dtype; a PEFT model too.
             tokenizer: Its tokenizer; its settings are left as they are.
-            pooling: ``"mean"`` over all tokens, or the ``"last"`` token, which alone has seen the whole text.
-            center: float32, shape (hidden size,): what to take off every pooled vector.
-            max_tokens: Longer texts are cut to this.
+            adapter: Folder of an embedding adapter (`vivavoce train embedder` makes them). The layers it changes are
+                copied, the model itself stays as it is.
+            pooling: ``"mean"`` over all tokens, or the ``"last"`` token, which alone has seen the whole text. An
+                adapter is trained with the mean.
+            center: float32, shape (dim,): what to take off every pooled vector. An adapter needs none.
+            max_tokens: Longer texts are cut to this; an adapter may read less.
             batch_tokens: How many tokens, padding included, go through the model at once.
 
         Raises:
-            DimensionMismatch: If the centre is not of the model's width.
+            DimensionMismatch: If the centre is not as long as the vectors.
+            EmbeddingError: If there is no adapter in the folder, it is damaged, or it fits another model.
         """
         if pooling not in ("mean", "last"):
             raise ValueError(f"pooling must be 'mean' or 'last', got {pooling!r}.")
+        if adapter is not None and pooling != "mean":
+            raise ValueError("an adapter is trained with the mean: leave pooling out.")
         if max_tokens < 1 or batch_tokens < 1:
             raise ValueError("max_tokens and batch_tokens must be at least 1; 512 and 4096 suit most models.")
         self.name = Path(str(getattr(model.config, "name_or_path", ""))).name or type(model).__name__
         self.dim = int(model.config.hidden_size)
+        self._prompts: Mapping[str, str] = {}
+        self._bidirectional = False
+        self._projection: Any = None
+        if adapter is None:
+            # The decoder below the language model head: no logits over the vocabulary are computed.
+            self._decoder = model.get_decoder()
+            self.fingerprint = _digest("llm", _weights(model), pooling, max_tokens)
+        else:
+            self._decoder, projection, offset, config = adapted(model, adapter)
+            device = next(self._decoder.parameters()).device
+            self._projection, self._offset = projection.to(device), offset.to(device)
+            self._prompts, self._bidirectional = config.prompts, config.attention == "bidirectional"
+            self.name, self.dim = f"{self.name}+{Path(adapter).name}", config.dim
+            max_tokens = min(max_tokens, config.max_tokens)
+            read = (sorted(config.prompts.items()), config.attention, max_tokens, _values(projection).hex())
+            self.fingerprint = _digest("adapted llm", _weights(self._decoder), read)
+            center = np.zeros(self.dim, np.float32) if center is None else center
         self.center = self._checked_center(center)
-        self.fingerprint = _digest("llm", _weights(model), pooling, max_tokens)
-        self._model = model
         self._tokenizer = tokenizer
         self._pooling = pooling
         self._max_tokens = max_tokens
@@ -206,12 +229,12 @@ class LLMEmbedder:
 
     def pooled(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
         """Pooled final hidden states, neither centred nor scaled: float32, shape (len(texts), dim)."""
-        _checked(kind)  # untrained, the model reads both kinds alike
+        prompt = self._prompts.get(_checked(kind), "")
         vectors = np.empty((len(texts), self.dim), np.float32)
         if not texts:
             return vectors
         with self._lock:
-            encoded = self._tokenizer(list(texts), add_special_tokens=True, verbose=False)
+            encoded = self._tokenizer([prompt + text for text in texts], add_special_tokens=True, verbose=False)
         blank = self._tokenizer.eos_token_id or 0  # stands for a text without any token
         tokens = [ids[: self._max_tokens] or [blank] for ids in encoded["input_ids"]]
         for batch in self._batches(tokens):
@@ -239,22 +262,40 @@ class LLMEmbedder:
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         import torch
 
-        width = max(map(len, tokens))
-        ids = torch.zeros((len(tokens), width), dtype=torch.long)
-        mask = torch.zeros((len(tokens), width), dtype=torch.long)
-        for row, text in enumerate(tokens):  # padded on the right: a causal model then never sees the padding
-            ids[row, : len(text)] = torch.tensor(text)
-            mask[row, : len(text)] = 1
-        device = next(self._model.parameters()).device
         with torch.inference_mode():
-            # The decoder below the language model head: no logits over the vocabulary are computed.
-            output = self._model.get_decoder()(ids.to(device), attention_mask=mask.to(device), use_cache=False)
-            states = output.last_hidden_state.float().cpu()
+            states, mask = hidden_states(self._decoder, tokens, bidirectional=self._bidirectional)
             if self._pooling == "last":
                 pooled = states[torch.arange(len(tokens)), mask.sum(dim=1) - 1]
             else:
-                pooled = (states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-        return np.asarray(pooled.numpy(), np.float32)
+                pooled = mean_pooled(states, mask)
+            if self._projection is not None:
+                pooled = pooled @ self._projection + self._offset
+        return np.asarray(pooled.cpu().numpy(), np.float32)
+
+
+def hidden_states(
+    decoder: Any, tokens: Sequence[Sequence[int]], *, bidirectional: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Final hidden states of some texts, float32, shape (n, longest, width), and which of them count: int64."""
+    import torch
+
+    device = next(decoder.parameters()).device
+    width = max(map(len, tokens))
+    ids = torch.zeros((len(tokens), width), dtype=torch.long)
+    mask = torch.zeros((len(tokens), width), dtype=torch.long)
+    for row, text in enumerate(tokens):  # padded on the right: a causal model then never sees the padding
+        ids[row, : len(text)] = torch.tensor(text)
+        mask[row, : len(text)] = 1
+    seen = mask.to(device)
+    if bidirectional:  # every token sees all that is no padding; a mask of four axes is taken as it is
+        seen = seen[:, None, None, :].expand(-1, 1, width, -1).bool()
+    output = decoder(ids.to(device), attention_mask=seen, use_cache=False)
+    return output.last_hidden_state.float(), mask.to(device)
+
+
+def mean_pooled(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that count: shape (n, longest, width) to (n, width)."""
+    return (states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 def _checked(kind: Kind) -> Kind:
@@ -288,10 +329,15 @@ def _weights(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     with torch.inference_mode():
         for name, weight in sorted(model.named_parameters()):
-            values = weight.detach().reshape(-1)
-            sample = values[:: max(1, values.numel() // 64)][:64].to(torch.bfloat16).float().cpu().numpy()
-            digest.update(f"{name} {tuple(weight.shape)}".encode() + sample.tobytes())
+            digest.update(f"{name} {tuple(weight.shape)}".encode() + _values(weight))
     return digest.hexdigest()
+
+
+def _values(weight: torch.Tensor) -> bytes:
+    import torch
+
+    values = weight.detach().reshape(-1)
+    return values[:: max(1, values.numel() // 64)][:64].to(torch.bfloat16).float().cpu().numpy().tobytes()
 
 
 def _torch_device(device: Device) -> str:

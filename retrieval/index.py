@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,29 +74,47 @@ class VectorIndex:
         self._flat.add(rows)
         self._mirror = None
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
+    def search(self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None) -> Hits:
         """Find the vectors with the largest inner products.
 
         Args:
             queries: float32, shape (m, dim).
             k: How many for each query; fewer come back if the index holds fewer.
+            among: Only these rows, int64, shape (n,), each once. They are searched in main memory, and only they.
 
         Returns:
-            The hits, shape (m, min(k, len(self))).
+            The hits, shape (m, min(k, len(self))), or (m, min(k, len(among))).
 
         Raises:
             DimensionMismatch: If the queries are not of this index's length.
         """
         rows = self._checked(queries)
-        k = min(k, len(self))
+        k = min(k, len(self) if among is None else len(among))
         if k < 1 or not len(rows):
             return Hits(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32))
+        if among is not None:
+            return self._among(rows, k, np.ascontiguousarray(among, np.int64))
         if self.device == "cuda":
             with self._gpu_lock:
                 scores, found = self._on_gpu().search(rows, k)
         else:
             scores, found = self._flat.search(rows, k)
         return Hits(found, scores)
+
+    def _among(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Hits:
+        """Read the wanted vectors only if they are few; else all in their order, which memory is quicker at."""
+        faiss: Any = importlib.import_module("faiss")  # its stubs do not know selectors
+        if len(rows) < len(self) // 4:
+            scores = queries @ self.vectors(rows).T
+            near = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            found = np.take_along_axis(scores, near, axis=1)
+            order = np.argsort(-found, axis=1, kind="stable")
+            return Hits(rows[np.take_along_axis(near, order, axis=1)], np.take_along_axis(found, order, axis=1))
+        bits = np.zeros(len(self), bool)
+        bits[rows] = True
+        chosen = faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
+        found, places = self._flat.search(queries, k, params=faiss.SearchParameters(sel=chosen))
+        return Hits(places, found)
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """A copy of the vectors in these rows, or of all: float32, shape (n, dim)."""

@@ -25,6 +25,11 @@ STOPWORDS = frozenset(
 """English words that say how something is asked, not what about; fillers of spoken language among them."""
 
 
+def terms(text: str) -> list[str]:
+    """All words of a text in lower case, in order."""
+    return _TERM.findall(text.lower())
+
+
 def content_terms(text: str) -> list[str]:
     """The words that a question is about.
 
@@ -34,10 +39,10 @@ def content_terms(text: str) -> list[str]:
     Returns:
         Up to 64 distinct words in lower case, in order, without stop words; with them if there is nothing else.
     """
-    terms = list(dict.fromkeys(_TERM.findall(text.lower())))
-    return ([term for term in terms if term not in STOPWORDS] or terms)[:_MAX_TERMS]
+    found = list(dict.fromkeys(terms(text)))
+    return ([term for term in found if term not in STOPWORDS] or found)[:_MAX_TERMS]
 
 
-def match_expression(terms: Sequence[str]) -> str:
+def match_expression(wanted: Sequence[str]) -> str:
     """An FTS5 expression that matches what holds any of these terms."""
-    return " OR ".join(f'"{term}"' for term in terms)
+    return " OR ".join(f'"{term}"' for term in wanted)

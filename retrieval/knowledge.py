@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .chunking import Chunk, ChunkOptions, chunk_document
 from .embedding import CenteringEmbedder, Embedder
 from .errors import EmbedderMismatch, LoadingError
+from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
 from .index import Device, VectorIndex
 from .loading import Document, SkippedFile, load_folder
@@ -180,12 +181,15 @@ class LocalKnowledge:
             center=self.embedder.center if isinstance(self.embedder, CenteringEmbedder) else None,
         )
 
-    def search(self, query: str, k: int = 5, *, options: SearchOptions | None = None) -> tuple[Passage, ...]:
+    def search(
+        self, query: str, k: int = 5, *, where: Where | None = None, options: SearchOptions | None = None
+    ) -> tuple[Passage, ...]:
         """Find passages for a question.
 
         Args:
             query: What was asked. Any text is allowed; one without words finds nothing.
             k: How many passages at most, at least 1.
+            where: Only documents whose metadata this holds for, such as ``{"year": {"$gt": 2020}}``; see `Where`.
             options: Search this once in another way.
 
         Returns:
@@ -193,7 +197,7 @@ class LocalKnowledge:
             one that was looked for: below 1, and comparable between questions to one index. With ``fusion="rrf"`` it
             is the fused place in (0, 1], where 1 means first in every channel, however bad the best may be.
         """
-        return self.search_many([query], k=k, options=options)
+        return self.search_many([query], k=k, where=where, options=options)
 
     def search_many(
         self,
@@ -201,6 +205,8 @@ class LocalKnowledge:
         weights: Sequence[float] | None = None,
         k: int = 5,
         *,
+        where: Where | None = None,
+        favour: Sequence[tuple[Where, float]] = (),
         options: SearchOptions | None = None,
     ) -> tuple[Passage, ...]:
         """Find passages for a question of which several readings are possible, such as a recogniser's N-best list.
@@ -211,6 +217,9 @@ class LocalKnowledge:
             queries: The readings. Those without words are left out.
             weights: How likely each is, such as its posterior; not negative, need not sum to 1. Default: equally.
             k: How many passages at most, at least 1.
+            where: Only documents whose metadata this holds for.
+            favour: Filters, each with what is added to the score of the passages that it holds for, of several the
+                most. They are all looked at, however little they have in common with the question.
             options: Search this once in another way.
 
         Returns:
@@ -218,7 +227,8 @@ class LocalKnowledge:
             of the reading that fits best.
 
         Raises:
-            ValueError: If there are not as many weights as queries, a weight is negative or not finite, or ``k`` < 1.
+            ValueError: If there are not as many weights as queries, a weight is negative or not finite, ``k`` < 1, or
+                the filter is malformed.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}.")
@@ -226,8 +236,12 @@ class LocalKnowledge:
         asked = _distinct(queries, weights)
         if not asked:
             return ()
-        near, words = self._look(list(asked), max(how.depth, k), how)
+        depth = max(how.depth, k)
+        wanted = {id(one): self._table.where(one if where is None else {"$and": [where, one]}) for one, _ in favour}
+        near, words = self._look(list(asked), depth, how, where, list(wanted.values()))
         fused = _fuse(near, words, list(asked.values()), how)
+        if favour:
+            fused = _favoured(fused, [(wanted[id(one)], extra) for one, extra in favour])
         best = list(fused)[:k]
         return tuple(
             replace(
@@ -240,23 +254,60 @@ class LocalKnowledge:
         )
 
     def _look(
-        self, queries: list[str], depth: int, how: SearchOptions
+        self,
+        queries: list[str],
+        depth: int,
+        how: SearchOptions,
+        where: Where | None,
+        others: Sequence[NDArray[np.int64]] = (),
     ) -> tuple[list[dict[int, float]], list[dict[int, float]]]:
         """Similarity and coverage by row, for each query; an empty list for a channel that is off.
 
-        Similarities are complete: a passage that was found by its words alone has one as well.
+        Similarities are complete: a passage that was found by its words alone has one as well. `others` are rows among
+        which is looked too.
         """
         words: list[dict[int, float]] = []
         if "keyword" in how.channels:
             columns = (how.title_weight, how.heading_weight, 1.0)
-            words = [self._table.keyword(query, depth, columns) for query in queries]
+            words = [self._table.keyword(query, depth, columns, where, others) for query in queries]
         if "dense" not in how.channels:
             return [], words
         vectors = self.embedder.embed(queries, kind="query")
-        nearest = self._index.search(vectors, depth).rows.ravel().tolist()
+        among = None if where is None else self._table.where(where)
+        hits = [self._index.search(vectors, depth, rows) for rows in (among, *others)]
+        nearest = (row for found in hits for row in found.rows.ravel().tolist())
         rows = sorted({*nearest, *(row for found in words for row in found)})
         cosines = vectors @ self._index.vectors(np.array(rows, np.int64)).T
         return [dict(zip(rows, line, strict=True)) for line in cosines.tolist()], words
+
+    def names(self, least: int = 5) -> str | None:
+        """The key of the metadata that says what a passage is about: of those that group passages, the finest.
+
+        Args:
+            least: How many values it must have.
+
+        Returns:
+            A key whose values are texts and far fewer than passages, such as `title` for pages of several passages;
+            None if there is none.
+        """
+        return self._table.grouping(least)
+
+    def ordinary(self, key: str, share: float = 0.05, sample: int = 20_000) -> frozenset[str]:
+        """Words that passages about many different things hold, so that hearing one tells nothing about which is meant.
+
+        Args:
+            key: What passages are about.
+            share: Of the values of `key` whose passages must hold a word.
+            sample: How many passages are read.
+
+        Returns:
+            Words in lower case.
+        """
+        return self._table.ordinary(key, share, sample)
+
+    def values(self, key: str) -> tuple[Any, ...]:
+        """All values that a key of the documents' metadata has, sorted; `title` and `source` are keys too."""
+        return self._table.values(key)
 
     def __len__(self) -> int:
         """How many passages it holds."""
@@ -306,6 +357,15 @@ def _fuse(
     return reciprocal_rank_fusion(
         [sorted(found, key=found.__getitem__, reverse=True) for found in (*near, *words)], weights
     )
+
+
+def _favoured(fused: dict[int, float], wanted: Sequence[tuple[NDArray[np.int64], float]]) -> dict[int, float]:
+    extras: dict[int, float] = {}
+    for rows, extra in wanted:
+        for row in rows.tolist():
+            extras[row] = max(extra, extras.get(row, extra))
+    scores = {row: score + extras.get(row, 0.0) for row, score in fused.items()}
+    return dict(sorted(scores.items(), key=lambda pair: -pair[1]))
 
 
 def _embed(

@@ -36,12 +36,13 @@ from numpy.typing import NDArray
 
 from .chunking import Chunk
 from .errors import IndexCorrupt, IndexNotFound, LoadingError, StoreError
-from .keyword import content_terms, match_expression
+from .filters import Where, condition, facts
+from .keyword import content_terms, match_expression, terms
 from .loading import Document
 from .passages import Passage
 
 FORMAT = "vivavoce-index"
-VERSION = 1
+VERSION = 2
 _MANIFEST = "manifest.json"
 _PASSAGES = "passages.sqlite"
 _VECTORS = "vectors.npy"
@@ -57,6 +58,11 @@ CREATE TABLE passages (  -- id is the row of its vector
     heading TEXT NOT NULL, text TEXT NOT NULL,
     first INTEGER NOT NULL, last INTEGER NOT NULL, body_start INTEGER NOT NULL
 );
+CREATE TABLE facts (  -- what can be filtered for
+    key TEXT NOT NULL, value NOT NULL, document INTEGER NOT NULL REFERENCES documents (id),
+    PRIMARY KEY (key, value, document)
+) WITHOUT ROWID;
+CREATE INDEX passages_of_document ON passages (document);
 CREATE VIRTUAL TABLE words USING fts5 (
     title, heading, body, content = '', tokenize = 'porter unicode61 remove_diacritics 2'
 );
@@ -123,6 +129,14 @@ class PassageTable:
                 "INSERT INTO words (rowid, title, heading, body) VALUES (?, ?, ?, ?)",
                 ((row, chunk.title, chunk.heading, chunk.body) for row, chunk in enumerate(chunks)),
             )
+            connection.executemany(
+                "INSERT OR IGNORE INTO facts (key, value, document) VALUES (?, ?, ?)",
+                (
+                    (*fact, number)
+                    for number, document in enumerate(documents)
+                    for fact in facts(document.metadata, document.source, titles.get(document.source, document.title))
+                ),
+            )
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")
         return cls(connection)
 
@@ -140,27 +154,85 @@ class PassageTable:
         """Sources of all documents, sorted."""
         return tuple(source for (source,) in self._all("SELECT source FROM documents ORDER BY source"))
 
-    def keyword(self, query: str, k: int, column_weights: tuple[float, float, float]) -> dict[int, float]:
+    def where(self, where: Where) -> NDArray[np.int64]:
+        """Rows of the passages whose document a filter holds for, ascending.
+
+        Raises:
+            ValueError: If the filter is malformed.
+        """
+        sql, values = condition(where)
+        found = self._all(f"SELECT id FROM passages WHERE {sql} ORDER BY id", values)
+        return np.fromiter((row for (row,) in found), np.int64, len(found))
+
+    def values(self, key: str) -> tuple[Any, ...]:
+        """All values that a key of the metadata has, sorted; numbers before texts."""
+        return tuple(
+            value for (value,) in self._all("SELECT DISTINCT value FROM facts WHERE key = ? ORDER BY value", (key,))
+        )
+
+    def grouping(self, least: int) -> str | None:
+        """See `LocalKnowledge.names`."""
+        found = self._all(
+            "SELECT key, count(DISTINCT value) AS values_ FROM facts WHERE typeof(value) = 'text' GROUP BY key "
+            "HAVING values_ BETWEEN ? AND ? ORDER BY values_ DESC, key = 'source', key LIMIT 1",
+            (least, len(self) // 2),
+        )
+        return str(found[0][0]) if found else None
+
+    def ordinary(self, key: str, share: float, sample: int) -> frozenset[str]:
+        """See `LocalKnowledge.ordinary`."""
+        holding: dict[str, set[Any]] = {}
+        told = self._all(
+            "SELECT f.value, d.title || ' ' || p.text FROM passages AS p JOIN documents AS d ON d.id = p.document "
+            "JOIN facts AS f ON f.document = p.document AND f.key = ? ORDER BY p.id * 2654435761 % 4294967296 LIMIT ?",
+            (key, sample),
+        )
+        for value, text in told:
+            for term in set(terms(text)):
+                holding.setdefault(term, set()).add(value)
+        least = max(2.0, share * len({value for value, _ in told}))
+        return frozenset(term for term, values in holding.items() if len(values) >= least)
+
+    def keyword(
+        self,
+        query: str,
+        k: int,
+        column_weights: tuple[float, float, float],
+        where: Where | None = None,
+        others: Sequence[NDArray[np.int64]] = (),
+    ) -> dict[int, float]:
         """Find rows by the words of a query.
 
         Args:
             query: Any text; a row is found if it holds any of the content terms.
             k: How many at most.
             column_weights: What a word counts in the title, in the headings and in the body.
+            where: Only passages whose document this holds for.
+            others: Rows among which as many are looked for besides.
 
         Returns:
             Coverage of each row, best first: its BM25 score as a share of what a passage would get that repeats every
             term for ever, in [0, 1). Unlike BM25 itself it does not grow with the length of the query, and terms that
             stand nowhere (misheard, perhaps) count as rare ones that are missing.
         """
-        terms = content_terms(query)
-        if not terms:
+        asked = content_terms(query)
+        if not asked:
             return {}
-        found = self._all(
-            "SELECT rowid, bm25(words, ?, ?, ?) AS cost FROM words WHERE words MATCH ? ORDER BY cost, rowid LIMIT ?",
-            (*column_weights, match_expression(terms), k),
-        )
-        limit = sum(map(self._most, terms)) if found else 1.0
+        searches: list[tuple[str, list[Any]]] = [("", [])]
+        if where is not None:
+            sql, values = condition(where)
+            searches = [(f" AND rowid IN (SELECT id FROM passages WHERE {sql})", values)]
+        searches += [(" AND rowid IN (SELECT value FROM json_each(?))", [json.dumps(rows.tolist())]) for rows in others]
+        found = [
+            line
+            for only, values in searches
+            for line in self._all(
+                "SELECT rowid, bm25(words, ?, ?, ?) AS cost FROM words "
+                f"WHERE words MATCH ?{only} ORDER BY cost, rowid LIMIT ?",
+                (*column_weights, match_expression(asked), *values, k),
+            )
+        ]
+        limit = sum(map(self._most, asked)) if found else 1.0
         return {row: -cost / limit for row, cost in found}
 
     def _most(self, term: str) -> float:

@@ -75,6 +75,8 @@ _IDS = {symbol: number for number, symbol in enumerate(_SYMBOLS)}
 # A glide or a liquid is half a vowel.
 _HALF_VOWELS = {"w": "uʊOQWɔ", "j": "iɪᵻAIY", "ɹ": "əɜɐᵊɔ", "l": "ᵊəOʊ"}
 _CHEAP = {"ə": 0.5, "ᵊ": 0.4, "ᵻ": 0.6, "ɐ": 0.5, "h": 0.6, "ɹ": 0.7, "t": 0.5, "d": 0.5, "T": 0.5}
+_LOUD = dict(zip("bdɡvðzʒʤTθ", "ptkftsʃʧtt", strict=True))
+"""What a consonant is taken for; th is taken for t."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’.,][^\W_]+)*")
 
@@ -110,6 +112,25 @@ def pronounce(text: str) -> tuple[SpokenWord, ...]:
 def phonemes(text: str) -> tuple[int, ...]:
     """The phonemes of a whole text, rows of `substitutions()`; empty if nothing in it can be said."""
     return tuple(phoneme for word in pronounce(text) for phoneme in word.phonemes)
+
+
+def sound_string(text: str) -> str:
+    """The phonemes of a text as a string, one character each, for libraries that compare strings."""
+    return "".join(_SYMBOLS[sound] for sound in phonemes(text))
+
+
+def skeleton(sounds: Sequence[int]) -> str:
+    """What stays of phonemes when it is loud: the consonants, voiced and unvoiced ones alike, one sign each.
+
+    Args:
+        sounds: Rows of `substitutions()`.
+
+    Example:
+        >>> skeleton(phonemes("delight")) == skeleton(phonemes("the light"))
+        True
+    """
+    signs = (_SYMBOLS[sound] for sound in sounds)
+    return "".join(_LOUD.get(sign, sign) for sign in signs if sign in _CONSONANTS and sign != "h")
 
 
 @functools.cache

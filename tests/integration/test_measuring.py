@@ -226,3 +226,70 @@ def test_what_no_wording_can_be_trained_on(tmp_path, line, said):
     files = ("--directed", tmp_path / "rows.jsonl", "--other", tmp_path / "rows.jsonl")
     refused(vivavoce("train", "directed", *files, "--out", tmp_path / "wording.json"), said)
     assert not (tmp_path / "wording.json").exists()
+
+
+# -- searching ------------------------------------------------------------------------------------------------------
+
+PAGES = [
+    {"_id": "hours", "text": "The doors are unlocked at seven in the morning.", "metadata": {"place": "cafe"}},
+    {"_id": "milk", "text": "Drinks with oat milk cost the same.", "metadata": {"place": "cafe"}},
+    {"_id": "dogs", "text": "Pets may sit in the garden.", "metadata": {"place": "hotel"}},
+    {"_id": "pool", "text": "You can swim until nine.", "metadata": {"place": "hotel"}},
+]
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """A folder in BEIR's layout."""
+    asked = [{"_id": "q1", "text": "When do you open?"}, {"_id": "q2", "text": "Can I bring my dog?"}]
+    for name, content in (("corpus", PAGES), ("queries", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\thours\t1\nq2\tdogs\t1\n")
+    return tmp_path
+
+
+@weights
+def test_searching_is_measured(searched):
+    files = [f"--{part}={searched / name}" for part, name in (("corpus", "corpus.jsonl"), ("queries", "queries.jsonl"))]
+    files.append(f"--qrels={searched / 'qrels.tsv'}")
+    summary = measured("eval", "retrieval", *files, "--channels", "dense", "--run", searched / "run.trec")
+    assert summary["n"] == 2 and summary["recall@1"] == summary["mrr@5"] == summary["ndcg@10"] == 1.0
+    assert summary["ms_per_query"] > 0
+    assert (searched / "run.trec").read_text().split()[:3] == ["q1", "Q0", "hours"]
+    refused(vivavoce("eval", "retrieval", *files, "--channels", "smell"), "channels")
+    refused(vivavoce("eval", "retrieval", *files, "--field", "asr"), "asr")
+
+
+@weights
+def test_searching_in_dialogues_is_measured(searched, rows):
+    said = [{"role": "assistant", "text": "I found the hotel."}]
+    turn = {"history": said, "turn": {"text": "Can I swim?"}, "needs_retrieval": True, "doc_ids": ["pool"]}
+    data = rows([turn, {"history": said, "turn": {"text": "Thanks."}, "needs_retrieval": False}])
+    summary = measured(
+        "eval", "dialogue-retrieval", "--data", data, "--corpus", searched / "corpus.jsonl", "--key", "place"
+    )
+    assert summary["n"] == 1 and summary["recall@1"] == 1.0
+
+
+@weights
+def test_an_embedding_adapter_is_trained_and_used(searched, tmp_path):
+    questions = [{"question": f"Where is house {n}?", "passage": f"House {n} stands in street {n}."} for n in range(30)]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in questions))
+    out = tmp_path / "adapter"
+    kept = ("--without", searched / "corpus.jsonl")
+    card = measured(
+        "train", "embedder", "--data", data, *kept, "--out", out, "--layers", 2, "--text-steps", 0, "--pair-steps", 2
+    )
+    assert (
+        card["pairs"] == 30 and card["teacher"] == "all-minilm-l6-v2" and card["command"].startswith("vivavoce train")
+    )
+    assert str(tmp_path) not in (out / "card.json").read_text()
+    files = ("--corpus", searched / "corpus.jsonl", "--queries", searched / "queries.jsonl")
+    summary = measured(
+        *("eval", "retrieval", *files, "--qrels", searched / "qrels.tsv"),
+        *("--embedder", "llm", "--adapter", out, "--channels", "dense"),
+    )
+    assert summary["n"] == 2 and 0 <= summary["recall@1"] <= summary["recall@5"] == 1.0
+    other = vivavoce("eval", "retrieval", *files, "--qrels", searched / "qrels.tsv", "--adapter", out)
+    refused(other, "adapter")

@@ -43,10 +43,11 @@ PUBLIC = {
     """,
     "memory": "Episode Record RecordBusy RecordCorrupt RecordError SQLiteRecord",
     "retrieval": """
-        CenteringEmbedder Chunk ChunkOptions DeviceUnavailable DimensionMismatch Document Embedder EmbedderMismatch
-        EmbeddingError Hits IndexCorrupt IndexNotFound KnowledgeBase LLMEmbedder LoadedFolder LoadingError
-        LocalKnowledge Manifest Passage RetrievalError SearchOptions SentenceTransformerEmbedder SkippedFile
-        StoreError VectorIndex chunk_document is_index load_folder read_manifest reciprocal_rank_fusion weighted_sum
+        CenteringEmbedder Chunk ChunkOptions DeviceUnavailable DialogueOptions DialogueSearch DimensionMismatch Document
+        Embedder EmbedderMismatch EmbeddingError Hits IndexCorrupt IndexNotFound KnowledgeBase LLMEmbedder LoadedFolder
+        LoadingError LocalKnowledge Manifest Mention NameFinder Passage RetrievalError SearchOptions
+        SentenceTransformerEmbedder SkippedFile StoreError VectorIndex Where chunk_document is_index load_folder
+        read_manifest reciprocal_rank_fusion weighted_sum
     """,
     "speech": """
         Audio AudioError BayesChooser CTCRecognizer Calibration Choice Chooser ConfusionNetwork Draft

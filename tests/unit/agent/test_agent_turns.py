@@ -199,6 +199,24 @@ def test_every_hypothesis_is_searched_where_the_knowledge_can():
     assert asked == [([h.text for h in UNSURE.hypotheses], list(UNSURE.posteriors()), 2)]  # not for one reading
 
 
+def test_the_dialogue_is_searched_where_the_knowledge_can():
+    class InDialogue(FakeKnowledge):
+        def search_dialogue(self, queries, weights, said, k):
+            asked.append((list(queries), list(weights), list(said), k))
+            return self.search(queries[0], k)
+
+    asked = []
+    with assistant(knowledge=InDialogue(pages().passages), gate=AlwaysRetrieve(), passages=2) as agent:
+        first = agent.ask(WIFI, thread_id="a")
+        agent.ask("and when do you open", thread_id="a")
+        agent.ask("and when do you close", thread_id="b")
+    assert asked == [
+        ([WIFI], [1.0], [], 2),
+        (["and when do you open"], [1.0], [WIFI, first.text], 2),
+        (["and when do you close"], [1.0], [], 2),
+    ]
+
+
 def test_n_best_is_what_the_options_say():
     with assistant(recognizer=FakeRecognizer([UNSURE]), n_best=2) as agent:
         assert len(agent.ask(TONE).heard.hypotheses) == 2

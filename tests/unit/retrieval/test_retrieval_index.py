@@ -90,3 +90,16 @@ def test_gpu_mirror_is_rebuilt_after_an_addition(monkeypatch):
     assert VectorIndex(4).device == "cpu"
     with pytest.raises(DeviceUnavailable, match="no GPU"):
         VectorIndex(4, device="cuda")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.6, 1.0])
+def test_a_search_among_some_rows_is_what_brute_force_finds_among_them(share):
+    vectors, queries = unit(400, 16), unit(5, 16, seed=1)
+    index = VectorIndex(16, device="cpu")
+    index.add(vectors)
+    rows = np.sort(np.random.default_rng(2).choice(400, int(400 * share), replace=False)).astype(np.int64)
+    hits = index.search(queries, 6, rows)
+    truth = queries @ vectors[rows].T
+    assert np.array_equal(hits.rows, rows[np.argsort(-truth, axis=1)[:, :6]])
+    assert np.allclose(hits.scores, -np.sort(-truth, axis=1)[:, :6], atol=1e-5)
+    assert index.search(queries, 6, rows[:0]).rows.shape == (5, 0)

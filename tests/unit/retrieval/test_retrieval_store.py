@@ -108,7 +108,7 @@ def test_damage_names_the_file_and_the_fix(index, name, damage):
         lambda text: "{}",
         lambda text: text[:-20],
         lambda text: text.replace('"passages": 2', '"passages": 3'),
-        lambda text: text.replace('"version": 1', '"version": 9'),
+        lambda text: text.replace('"version": 2', '"version": 9'),
     ],
     ids=["empty", "list", "other json", "truncated", "flipped", "newer"],
 )
@@ -246,4 +246,4 @@ def check_whole(path: Path) -> None:
 
 def test_manifest_is_json_for_people(index):
     content = json.loads((index / "manifest.json").read_text())
-    assert content["format"] == "vivavoce-index" and content["version"] == 1
+    assert content["format"] == "vivavoce-index" and content["version"] == 2

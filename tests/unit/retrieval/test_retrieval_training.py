@@ -1,0 +1,168 @@
+import json
+import random
+from itertools import combinations
+
+import numpy as np
+import pytest
+from test_retrieval_embedding import WORDS, tiny_llama
+from test_retrieval_embedding import tokenizer as tokenizer
+
+from vivavoce.retrieval import EmbeddingError, LLMEmbedder, LoadingError
+from vivavoce.retrieval.testing import HashEmbedder, check_embedder
+from vivavoce.retrieval.training import EmbedderTraining, Pair, train_embedder
+
+PLAIN = [word for word in WORDS[2:] if word.isascii() and word.isalpha()]
+# Questions are in other words than all answers: what belongs together has to be learned.
+ASKED, TOLD = PLAIN[:6], PLAIN[6:12]
+PAIRS = [Pair(f"{ASKED[i]} {ASKED[j]}", f"{TOLD[i]} {TOLD[j]}") for i, j in combinations(range(6), 2)]
+TEXTS = [" ".join(random.Random(seed).sample(PLAIN, 4)) for seed in range(40)]
+SMALL = EmbedderTraining(
+    layers=1,
+    rank=16,
+    dim=16,
+    max_tokens=32,
+    cut=32,
+    texts=8,
+    pairs=6,
+    fitted=40,
+    text_steps=6,
+    pair_steps=120,
+    follow=0.1,
+    learning_rate=2e-2,
+    save_every=5,
+)
+
+
+@pytest.fixture(scope="module")
+def adapter(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, folder, teacher=HashEmbedder(16), options=SMALL)
+    return folder
+
+
+def recall(embedder):
+    asked = embedder.embed([pair.query for pair in PAIRS], kind="query")
+    found = (asked @ embedder.embed([pair.passage for pair in PAIRS]).T).argmax(axis=1)
+    return float(np.mean(found == np.arange(len(PAIRS))))
+
+
+def test_training_finds_more_and_leaves_the_model_as_it_was(adapter, tokenizer, tmp_path):
+    model = tiny_llama()
+    train_embedder(model, tokenizer, PAIRS, [], tmp_path, options=SMALL)
+    before = {name: weight.clone() for name, weight in tiny_llama().named_parameters()}
+    trained = LLMEmbedder(model, tokenizer, adapter)
+    check_embedder(trained)
+    untrained = LLMEmbedder(model, tokenizer).fit_center(TEXTS)
+    assert trained.dim == 16 and trained.name.endswith(f"+{adapter.name}")
+    assert recall(trained) >= 0.7 > 2 * recall(untrained)
+    assert all(weight.equal(before[name]) and weight.requires_grad for name, weight in model.named_parameters())
+    assert len(model.get_decoder().layers) == 2 == model.config.num_hidden_layers
+    card = json.loads((adapter / "card.json").read_text())
+    assert card["pairs"] == len(PAIRS) and card["loss"]["pairs"]["last"] < card["loss"]["pairs"]["first"]
+    assert not (adapter / "checkpoint.pt").exists()
+
+
+def test_fingerprint_tells_adapters_apart(adapter, tokenizer, tmp_path):
+    options = EmbedderTraining(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, "pair_steps": 2})
+    train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=options)
+    first, again = (LLMEmbedder(tiny_llama(), tokenizer, adapter) for _ in range(2))
+    assert first.fingerprint == again.fingerprint
+    assert first.fingerprint not in {
+        LLMEmbedder(tiny_llama(), tokenizer, tmp_path).fingerprint,
+        LLMEmbedder(tiny_llama(), tokenizer).fingerprint,
+        LLMEmbedder(tiny_llama(1), tokenizer, adapter).fingerprint,
+    }
+
+
+def test_a_run_that_broke_off_ends_where_one_in_a_piece_does(adapter, tokenizer, tmp_path):
+    def stop(done, total, label):
+        if label.startswith("pairs") and done == 18:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_embedder(
+            tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=SMALL, progress=stop
+        )
+    steps = []
+    train_embedder(
+        tiny_llama(),
+        tokenizer,
+        PAIRS,
+        TEXTS,
+        tmp_path,
+        teacher=HashEmbedder(16),
+        options=SMALL,
+        progress=lambda done, total, label: steps.append(done),
+    )
+    assert steps[0] == 16 and steps[-1] == 126
+    one, other = (LLMEmbedder(tiny_llama(), tokenizer, folder).embed(TEXTS) for folder in (adapter, tmp_path))
+    assert np.allclose(one, other, atol=1e-3)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tokenizer, tmp_path):
+    def stop(done, total, label):
+        if label.startswith("pairs"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_embedder(
+            tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=SMALL, progress=stop
+        )
+    with pytest.raises(EmbeddingError, match="other data or settings"):
+        train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=SMALL, seed=1)
+
+
+def test_misheard_queries_are_read_and_meant_ones_followed(tokenizer, tmp_path):
+    heard = []
+
+    def misheard(text, rng):
+        heard.append(text)
+        return "milk"
+
+    train_embedder(
+        tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), misheard=misheard, options=SMALL
+    )
+    assert {*heard} & {pair.query for pair in PAIRS} and "milk" not in heard
+
+
+def test_without_a_teacher_there_are_only_pairs(tokenizer, tmp_path):
+    card = train_embedder(tiny_llama(), tokenizer, PAIRS, [], tmp_path, options=SMALL)
+    assert set(card["loss"]) == {"pairs"} and card["teacher"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"layers": 3}, EmbeddingError, "has 2"),
+        ({"dim": 8}, EmbeddingError, "16 dimensions"),
+        ({"pairs": 100}, LoadingError, "pairs do not fill"),
+        ({"texts": 1000}, LoadingError, "texts do not fill"),
+        ({"rank": 0}, ValueError, "rank"),
+        ({"misheard": 2}, ValueError, "share"),
+        ({"temperature": 0}, ValueError, "positive"),
+        ({"text_steps": 0, "pair_steps": 0}, ValueError, "at least 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_told(tokenizer, tmp_path, change, error, words):
+    with pytest.raises(error, match=words):
+        options = EmbedderTraining(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, **change})
+        train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=options)
+
+
+@pytest.mark.parametrize("damage", ["embedder.json", "adapter.safetensors"])
+@pytest.mark.parametrize("how", ["missing", "truncated"])
+def test_a_damaged_adapter_is_told(adapter, tokenizer, tmp_path, damage, how):
+    for file in adapter.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    if how == "missing":
+        (tmp_path / damage).unlink()
+    else:
+        (tmp_path / damage).write_bytes((tmp_path / damage).read_bytes()[:-20])
+    with pytest.raises(EmbeddingError, match="missing" if how == "missing" else "damaged"):
+        LLMEmbedder(tiny_llama(), tokenizer, tmp_path)
+
+
+def test_an_adapter_goes_with_the_mean(adapter, tokenizer):
+    with pytest.raises(ValueError, match="mean"):
+        LLMEmbedder(tiny_llama(), tokenizer, adapter, pooling="last")
