@@ -17,7 +17,7 @@ import typer
 from rich.logging import RichHandler
 
 from vivavoce.memory import RecordError
-from vivavoce.retrieval import RetrievalError
+from vivavoce.retrieval import Passage, RetrievalError
 from vivavoce.speech import Audio, SpeechError, Transcript
 
 from . import models
@@ -26,7 +26,7 @@ from .concurrency import in_thread
 from .console import DeviceOption, Json, NBest, device_name, err, out, progress, spoken, tell
 from .errors import AgentError, ConfigError
 from .eval_cli import eval_app
-from .evaluation import read_clips
+from .evaluation import read_clips, watched
 from .screen import Screen, hypotheses_table, passages_table
 from .train_cli import train_app
 
@@ -139,25 +139,60 @@ def index(
 @app.command()
 def search(
     index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="An index, or a folder of documents.")],
-    query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
+    query: Annotated[str | None, typer.Argument(help="What to look for, in plain words.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
+    where: Annotated[str, typer.Option(help='Filter, as JSON: {"year": {"$gt": 2020}}; source and title too.')] = "",
+    queries: Annotated[Path | None, typer.Option(help="Many questions instead: {_id, text}, one a line.")] = None,
+    run_file: Annotated[Path | None, typer.Option("--run", help="With --queries: rankings in TREC's form.")] = None,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Search an index."""
     from .assistant import open_knowledge
+    from .beir import Question, read_questions, write_run
 
+    if (query is None) == (queries is None):
+        raise typer.BadParameter("say what to look for, or name a file with --queries; one of both.")
+    if run_file is not None and queries is None:
+        raise typer.BadParameter("--run goes with --queries.")
+    only = _filter(where)
+    asked = [Question("", (query,), {})] if query is not None else read_questions(queries or Path())
     with progress() as advance:
         models.resolve(EMBEDDING, progress=advance)
-    passages = in_thread(lambda: open_knowledge(index_dir, device=device_name(device)).search(query, k))
-    if as_json:
-        found = [
-            {"id": p.id, "text": p.text, "source": p.source, "score": p.score, "metadata": dict(p.metadata)}
-            for p in passages
-        ]
-        tell({"query": query, "passages": found}, as_json)
-    else:
-        out.print(passages_table(passages) if passages else "Nothing was found.")
+
+        def look() -> list[tuple[Question, tuple[Passage, ...]]]:
+            with open_knowledge(index_dir, device=device_name(device)) as knowledge:
+                return [
+                    (one, knowledge.search_many(one.texts, k=k, where=only))
+                    for one in watched(asked, advance, "searching")
+                ]
+
+        found = in_thread(look)
+    if run_file is not None:
+        write_run(run_file, {one.id: [(p.id, p.score) for p in passages] for one, passages in found}, "vivavoce")
+    for one, passages in found:
+        if as_json:
+            listed = [
+                {"id": p.id, "text": p.text, "source": p.source, "score": p.score, "metadata": dict(p.metadata)}
+                for p in passages
+            ]
+            tell({**({"_id": one.id} if queries else {}), "query": one.texts[0], "passages": listed}, as_json)
+        else:
+            if queries is not None:
+                out.print(one.texts[0], style="bold")
+            out.print(passages_table(passages) if passages else "Nothing was found.")
+
+
+def _filter(text: str) -> dict[str, Any] | None:
+    if not text:
+        return None
+    try:
+        where = json.loads(text)
+        if not isinstance(where, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise typer.BadParameter(f"""--where is JSON such as '{{"year": {{"$gt": 2020}}}}' ({error}).""") from error
+    return where
 
 
 @app.command()

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from .loading import Document
+from .loading import FRONT_MATTER, Document
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -26,7 +26,6 @@ _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s+[\"'“‘(\[*_]*[^\Wa-z])|[。！？]+[」』”]*")
 _ABBREVIATIONS = frozenset("a.m. p.m. e.g. i.e. etc. approx. fig. no. vs. mr. mrs. ms. dr. prof. st. inc. ltd.".split())
-_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 _PARAGRAPH = re.compile(r"\S.*(?:\n.*\S.*)*")
 _BLANKS = re.compile(r"\s*")
@@ -149,7 +148,7 @@ def _read_text(document: Document) -> _Page:
 def _read_markdown(document: Document) -> _Page:
     text = document.text
     title = document.title
-    front = _FRONT_MATTER.match(text)
+    front = FRONT_MATTER.match(text)
     offset = front.end() if front else 0
     if front and not title and (named := _FRONT_TITLE.search(front.group())):
         title = named.group(1).strip("'\"")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +21,9 @@ Format = Literal["markdown", "text"]
 FORMATS: Mapping[str, Format] = {".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 """File name endings that are read, in lower case, and what they hold."""
 
+FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+"""YAML at the head of a Markdown file, between lines of dashes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -28,7 +34,8 @@ class Document:
         text: All of it, as ``Path.read_text("utf-8-sig")`` gives it: plain line feeds, no byte order mark.
         format: How its structure is read.
         title: Its title; empty means that it is taken from the text, or else from the source's name.
-        metadata: What else its owner knows about it (plain JSON values); every passage of it carries a copy.
+        metadata: What else its owner knows about it (plain JSON values); every passage of it carries a copy. For a
+            Markdown file, its front matter.
     """
 
     source: str
@@ -135,4 +142,29 @@ def _read(file: Path, source: str) -> Document:
         raise _Unusable(f"not UTF-8 text (byte {error.start})") from error
     if not text.strip():
         raise _Unusable("empty")
-    return Document(source, text.replace("\r\n", "\n").replace("\r", "\n"), kind)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return Document(source, text, kind, metadata=front_matter(text) if kind == "markdown" else {})
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """Metadata at the head of a Markdown text: what its YAML says in plain JSON, without the title.
+
+    Dates are written as ISO 8601. What is no YAML, or no mapping, is no metadata.
+    """
+    found = FRONT_MATTER.match(text)
+    if found is None or not found[1]:
+        return {}
+    import yaml
+
+    try:
+        told = yaml.safe_load(found[1])
+        plain = json.loads(json.dumps(told, default=_written, allow_nan=False))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError):
+        return {}
+    return {str(key): value for key, value in plain.items() if key != "title"} if isinstance(plain, dict) else {}
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, date):  # a moment is one too
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

@@ -262,6 +262,14 @@ def test_an_index_is_searched(index):
     assert line["passages"][0]["source"] == "wifi.md"
     assert "wifi.md" in vivavoce("search", index, "what is the wifi password").out
     assert vivavoce("search", index, "?!", "--json").lines == [{"query": "?!", "passages": []}]
+    [only] = vivavoce("search", index, "wifi password", "--where", '{"source": {"$ne": "wifi.md"}}', "--json").lines
+    assert only["passages"] and "wifi.md" not in {passage["source"] for passage in only["passages"]}
+    refused(vivavoce("search", index, "wifi", "--where", '{"source": {"$like": 1}}'), "no operator '$like'")
+    many = index.parent / "many.jsonl"
+    many.write_text('{"_id": "q1", "text": "what is the wifi password"}\n{"_id": "q2", "text": "?!"}\n')
+    done = vivavoce("search", index, "--queries", many, "--run", index.parent / "run.trec", "-k", 2, "--json")
+    assert [(line["_id"], len(line["passages"])) for line in done.lines] == [("q1", 2), ("q2", 0)]
+    assert [line.split()[0] for line in (index.parent / "run.trec").read_text().splitlines()] == ["q1", "q1"]
 
 
 @weights
@@ -547,6 +555,10 @@ def test_a_model_that_nobody_knows(coffeehouse):
         ("index", "."),
         ("search", "."),
         ("search", ".", "x", "-k", "0"),
+        ("search", ".", "x", "--queries", "q.jsonl"),
+        ("search", ".", "x", "--run", "r.trec"),
+        ("search", ".", "x", "--where", "year > 2020"),
+        ("search", ".", "x", "--where", "[1]"),
         ("speak",),
         ("models",),
         ("models", "sing"),

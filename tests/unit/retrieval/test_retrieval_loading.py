@@ -63,3 +63,26 @@ def test_nothing_to_read_is_an_error_that_names_what_is_wanted(tmp_path, made):
     with pytest.raises(LoadingError, match=r"\*\.md, \*\.markdown, \*\.txt") as error:
         load_folder(path)
     assert error.value.stage == "load" and not error.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("head", "metadata"),
+    [
+        ("---\ntitle: Tea\nyear: 2021\ntags: [hot, black]\n---\n", {"year": 2021, "tags": ["hot", "black"]}),
+        ("---\ndate: 2024-05-01\nat: 2024-05-01 08:30:00\n---\n", {"date": "2024-05-01", "at": "2024-05-01T08:30:00"}),
+        ("---\n1: one\nnested: {a: 1}\n...\n", {"1": "one", "nested": {"a": 1}}),
+        ("---\n---\n", {}),
+        ("---\n- a list\n---\n", {}),
+        ("---\nbroken: [\n---\n", {}),
+        ("---\nweight: .nan\n---\n", {}),
+        ("---\n!!python/object/apply:os.system ['true']\n---\n", {}),
+        ("\n---\nyear: 2021\n---\n", {}),
+        ("year: 2021\n", {}),
+    ],
+)
+def test_front_matter_of_markdown_is_metadata(tmp_path, head, metadata):
+    (tmp_path / "tea.md").write_text(head + "\nWe have tea.\n")
+    (tmp_path / "tea.txt").write_text(head + "\nWe have tea.\n")
+    markdown, text = load_folder(tmp_path).documents
+    assert dict(markdown.metadata) == metadata and dict(text.metadata) == {}
+    assert markdown.text == head + "\nWe have tea.\n"
