@@ -4,7 +4,8 @@ A folder of three files::
 
     ADAPTER/
       embedder.json         which layers are read, how tokens are pooled, prompts; which model it fits
-      adapter.safetensors   LoRA matrices (Hu et al. 2021, https://arxiv.org/abs/2106.09685), and the projection
+      adapter.safetensors   LoRA matrices (Hu et al. 2021, https://arxiv.org/abs/2106.09685), the projection, and what
+                            the lexical half of a vector is made with
       card.json             the data and the command it was made with, and figures
 """
 
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import EmbeddingError
+from .lexical import LexicalMap, spoken
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,7 @@ CONFIG = "embedder.json"
 WEIGHTS = "adapter.safetensors"
 CARD = "card.json"
 PROJECTION, OFFSET = "projection", "offset"
+LEXICAL = ("lexical.log_weights", "lexical.middle", "lexical.whitening")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 Attention = Literal["causal", "bidirectional"]
@@ -40,11 +43,14 @@ class AdapterConfig:
         layers: How many of its first layers are read; the others play no part and cost nothing. Layers in the middle
             carry more of a text's meaning than the last ones, which turn to the next word (Skean et al. 2025,
             https://arxiv.org/abs/2502.02013).
-        dim: Length of the vectors.
+        dim: Length of the part of the vectors that is pooled from hidden states. The lexical part, where there is one,
+            is as long as the model is wide, and stands behind it.
         rank: Of the LoRA matrices, which are scaled by `alpha / rank`.
         alpha: See there.
         attention: Whether a token sees only what stands before it, or all (LLM2Vec, https://arxiv.org/abs/2404.05961).
         max_tokens: Longer texts are cut to this.
+        lexical: How much of a cosine the lexical part decides, in [0, 1); with 0 there is none.
+        spoken: Whether all texts are read as a recogniser might have written them: in lower case, without marks.
         prompts: What is put before a text of each kind.
     """
 
@@ -55,6 +61,8 @@ class AdapterConfig:
     alpha: float
     attention: Attention = "causal"
     max_tokens: int = 256
+    lexical: float = 0.0
+    spoken: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +71,54 @@ class AdapterConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.attention not in ("causal", "bidirectional"):
             raise ValueError(f"attention must be 'causal' or 'bidirectional', not {self.attention!r}.")
+        if not 0 <= self.lexical < 1:
+            raise ValueError(f"lexical is a share, in [0, 1), not {self.lexical}.")
+
+    @property
+    def length(self) -> int:
+        """Length of the whole vectors."""
+        return self.dim + (self.hidden_size if self.lexical else 0)
+
+    def read(self, texts: Sequence[str], kind: str) -> list[str]:
+        """What the tokenizer is given for texts of a kind (`query` or `passage`)."""
+        prompt = self.prompts.get(kind, "")
+        return [prompt + (spoken(text) if self.spoken else text) for text in texts]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A language model with an adapter, ready to embed.
+
+    Attributes:
+        decoder: The lower layers, with the adapter merged into a copy of them.
+        projection: float32, shape (hidden_size, dim).
+        offset: float32, shape (dim,).
+        lexical: What the lexical part is made with, if there is one.
+        config: How all of it is read.
+    """
+
+    decoder: Any
+    projection: torch.Tensor
+    offset: torch.Tensor
+    lexical: LexicalMap | None
+    config: AdapterConfig
+
+    def finish(self, pooled: torch.Tensor, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Whole vectors of texts from their pooled states, (n, hidden_size), and tokens: shape (n, config.length)."""
+        import torch
+
+        meaning = torch.nn.functional.normalize(pooled @ self.projection + self.offset, dim=-1)
+        if self.lexical is None:
+            return meaning
+        words = self.lexical.embed(self.decoder.get_input_embeddings().weight, tokens)
+        return both_parts(meaning, words, self.config.lexical)
+
+
+def both_parts(meaning: torch.Tensor, words: torch.Tensor, lexical: float) -> torch.Tensor:
+    """Vectors whose cosine is that of the one part and that of the other, weighted; rows of unit length all."""
+    import torch
+
+    return torch.cat([(1 - lexical) ** 0.5 * meaning, lexical**0.5 * words], dim=1)
 
 
 def lower_layers(model: Any, layers: int, *, own: bool) -> Any:
@@ -106,15 +162,12 @@ def linear_layers(lower: Any) -> dict[str, torch.nn.Linear]:
     }
 
 
-def adapted(model: Any, folder: str | Path) -> tuple[Any, torch.Tensor, torch.Tensor, AdapterConfig]:
-    """The lower layers of a model with an adapter merged into a copy of them, what is projected, and how it is read.
+def adapted(model: Any, folder: str | Path) -> Adapted:
+    """A model with an adapter.
 
     Args:
         model: A loaded transformers causal language model; it is left as it is and keeps chatting.
         folder: The adapter.
-
-    Returns:
-        The decoder; the projection, float32, shape (hidden_size, dim), and its offset, (dim,); the configuration.
 
     Raises:
         EmbeddingError: If there is no adapter, it is damaged, or it fits another model.
@@ -127,7 +180,7 @@ def adapted(model: Any, folder: str | Path) -> tuple[Any, torch.Tensor, torch.Te
         raise EmbeddingError(f"The adapter at {folder} fits a model of width {config.hidden_size}, not {width}.")
     lower = lower_layers(model, config.layers, own=True)
     maps = linear_layers(lower)
-    named = {name.rpartition(".")[0] for name in weights if name not in (PROJECTION, OFFSET)}
+    named = {name.rpartition(".")[0] for name in weights if name not in (PROJECTION, OFFSET, *LEXICAL)}
     if named != set(maps):
         strange = sorted(named ^ set(maps))[0]
         raise EmbeddingError(f"The adapter at {folder} does not fit this model ({strange}): name the model it is for.")
@@ -138,7 +191,12 @@ def adapted(model: Any, folder: str | Path) -> tuple[Any, torch.Tensor, torch.Te
             if delta.shape != linear.weight.shape:
                 raise EmbeddingError(f"The adapter at {folder} does not fit this model ({name}).")
             linear.weight.add_(delta.to(linear.weight))
-    return lower.eval(), weights[PROJECTION].float(), weights[OFFSET].float(), config
+    device = next(lower.parameters()).device
+    whole = {name: weight.to(device, torch.float32) for name, weight in weights.items()}
+    lexical = LexicalMap(*(whole[name] for name in LEXICAL)) if config.lexical else None
+    if lexical is not None and len(lexical.log_weights) != len(lower.get_input_embeddings().weight):
+        raise EmbeddingError(f"The adapter at {folder} fits a model with another vocabulary: name its model.")
+    return Adapted(lower.eval(), whole[PROJECTION], whole[OFFSET], lexical, config)
 
 
 def read(folder: str | Path) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
@@ -157,6 +215,8 @@ def read(folder: str | Path) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
         weights = load_file(where / WEIGHTS)
         if tuple(weights[PROJECTION].shape) != (config.hidden_size, config.dim) or len(weights[OFFSET]) != config.dim:
             raise ValueError("the projection has another shape")
+        if config.lexical and tuple(weights[LEXICAL[2]].shape) != (config.hidden_size, config.hidden_size):
+            raise ValueError("the whitening has another shape")
     except FileNotFoundError as error:
         raise EmbeddingError(f"There is no embedding adapter at {where}: {error.filename} is missing.") from error
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapter import adapted
+from .adapter import Adapted, adapted
 from .errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
 from .index import Device
 
@@ -176,21 +177,19 @@ class LLMEmbedder:
             raise ValueError("max_tokens and batch_tokens must be at least 1; 512 and 4096 suit most models.")
         self.name = Path(str(getattr(model.config, "name_or_path", ""))).name or type(model).__name__
         self.dim = int(model.config.hidden_size)
-        self._prompts: Mapping[str, str] = {}
-        self._bidirectional = False
-        self._projection: Any = None
+        self._adapted: Adapted | None = None
         if adapter is None:
             # The decoder below the language model head: no logits over the vocabulary are computed.
             self._decoder = model.get_decoder()
             self.fingerprint = _digest("llm", _weights(model), pooling, max_tokens)
         else:
-            self._decoder, projection, offset, config = adapted(model, adapter)
-            device = next(self._decoder.parameters()).device
-            self._projection, self._offset = projection.to(device), offset.to(device)
-            self._prompts, self._bidirectional = config.prompts, config.attention == "bidirectional"
-            self.name, self.dim = f"{self.name}+{Path(adapter).name}", config.dim
+            self._adapted = adapted(model, adapter)
+            self._decoder, config = self._adapted.decoder, self._adapted.config
+            self.name, self.dim = f"{self.name}+{Path(adapter).name}", config.length
             max_tokens = min(max_tokens, config.max_tokens)
-            read = (sorted(config.prompts.items()), config.attention, max_tokens, _values(projection).hex())
+            lexical = self._adapted.lexical
+            values = [self._adapted.projection, *((lexical.whitening, lexical.log_weights) if lexical else ())]
+            read = (sorted(asdict(config).items(), key=str), max_tokens, [_values(value).hex() for value in values])
             self.fingerprint = _digest("adapted llm", _weights(self._decoder), read)
             center = np.zeros(self.dim, np.float32) if center is None else center
         self.center = self._checked_center(center)
@@ -229,12 +228,13 @@ class LLMEmbedder:
 
     def pooled(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
         """Pooled final hidden states, neither centred nor scaled: float32, shape (len(texts), dim)."""
-        prompt = self._prompts.get(_checked(kind), "")
+        _checked(kind)
         vectors = np.empty((len(texts), self.dim), np.float32)
         if not texts:
             return vectors
+        read = list(texts) if self._adapted is None else self._adapted.config.read(texts, kind)
         with self._lock:
-            encoded = self._tokenizer([prompt + text for text in texts], add_special_tokens=True, verbose=False)
+            encoded = self._tokenizer(read, add_special_tokens=True, verbose=False)
         blank = self._tokenizer.eos_token_id or 0  # stands for a text without any token
         tokens = [ids[: self._max_tokens] or [blank] for ids in encoded["input_ids"]]
         for batch in self._batches(tokens):
@@ -263,13 +263,14 @@ class LLMEmbedder:
         import torch
 
         with torch.inference_mode():
-            states, mask = hidden_states(self._decoder, tokens, bidirectional=self._bidirectional)
+            both = self._adapted is not None and self._adapted.config.attention == "bidirectional"
+            states, mask = hidden_states(self._decoder, tokens, bidirectional=both)
             if self._pooling == "last":
                 pooled = states[torch.arange(len(tokens)), mask.sum(dim=1) - 1]
             else:
                 pooled = mean_pooled(states, mask)
-            if self._projection is not None:
-                pooled = pooled @ self._projection + self._offset
+            if self._adapted is not None:
+                pooled = self._adapted.finish(pooled, tokens)
         return np.asarray(pooled.cpu().numpy(), np.float32)
 
 

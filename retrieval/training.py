@@ -16,9 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .adapter import OFFSET, PROJECTION, AdapterConfig, Attention, linear_layers, lower_layers, write
+from .adapter import (
+    LEXICAL,
+    OFFSET,
+    PROJECTION,
+    AdapterConfig,
+    Attention,
+    both_parts,
+    linear_layers,
+    lower_layers,
+    write,
+)
 from .embedding import Embedder, Kind, Vectors, hidden_states, mean_pooled
 from .errors import EmbeddingError, LoadingError
+from .lexical import LexicalMap, fit_lexical
 
 if TYPE_CHECKING:
     import torch
@@ -47,15 +58,19 @@ class EmbedderTraining:
     Attributes:
         layers: How many of the model's first layers are read.
         rank: Of the LoRA matrices; they are scaled by 2.
-        dim: Length of the vectors; with a teacher its own.
+        dim: Length of the part of the vectors that is pooled from hidden states; with a teacher its own.
         attention: See `AdapterConfig`.
         max_tokens: Longer texts are cut to this ever after.
         cut: Longer texts are cut to this while training.
+        lexical: How much of a cosine the lexical part decides (see `AdapterConfig`); with 0 there is none.
+        spoken: Whether all texts are read in lower case, without marks.
         prompts: What is put before a query or a passage.
         texts: Texts in a step that only follows the teacher.
         pairs: Pairs in a step that tells passages apart.
+        word_pairs: Pairs in a step that tells passages apart by their words alone.
         fitted: Texts that the projection is fitted to before the first step.
-        text_steps: Steps of the first kind; they come first.
+        word_steps: Steps of the last kind; they come first, and only they change the lexical part.
+        text_steps: Steps of the first kind; they come next.
         pair_steps: Steps of the second kind.
         temperature: Of the contrast.
         misheard: Share of the queries that are read as a recogniser might have written them.
@@ -65,18 +80,22 @@ class EmbedderTraining:
         save_every: Steps between two checkpoints.
     """
 
-    layers: int = 6
+    layers: int = 4
     rank: int = 32
     dim: int = 384
     attention: Attention = "bidirectional"
     max_tokens: int = 256
     cut: int = 160
+    lexical: float = 0.7
+    spoken: bool = True
     prompts: Mapping[Kind, str] = field(default_factory=dict, hash=False)
     texts: int = 64
     pairs: int = 24
+    word_pairs: int = 256
     fitted: int = 3000
-    text_steps: int = 250
-    pair_steps: int = 300
+    word_steps: int = 100
+    text_steps: int = 400
+    pair_steps: int = 400
     temperature: float = 0.05
     misheard: float = 0.5
     follow: float = 2.0
@@ -85,11 +104,11 @@ class EmbedderTraining:
     save_every: int = 25
 
     def __post_init__(self) -> None:
-        for name in ("layers", "rank", "dim", "max_tokens", "cut", "texts", "pairs", "save_every"):
+        for name in ("layers", "rank", "dim", "max_tokens", "cut", "texts", "pairs", "word_pairs", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if min(self.text_steps, self.pair_steps) < 0 or self.text_steps + self.pair_steps < 1:
-            raise ValueError("text_steps and pair_steps must not be negative, and one of them at least 1.")
+        if min(self.word_steps, self.text_steps, self.pair_steps) < 0 or self.text_steps + self.pair_steps < 1:
+            raise ValueError("No number of steps may be negative, and text_steps or pair_steps must be at least 1.")
         if not (self.temperature > 0 and self.learning_rate > 0):
             raise ValueError("temperature and learning_rate must be positive.")
         if not 0 <= self.misheard <= 1:
@@ -100,7 +119,7 @@ class EmbedderTraining:
 class _Step:
     """Places of the pairs or the texts of one step."""
 
-    kind: Literal["texts", "pairs"]
+    kind: Literal["words", "texts", "pairs"]
     places: tuple[int, ...]
 
 
@@ -120,12 +139,13 @@ def train_embedder(
 ) -> dict[str, Any]:
     """Fit LoRA matrices in the lower layers of a frozen language model, and a projection, so that answers are near.
 
-    The projection begins as the linear map that comes nearest to a teacher's vectors (ridge regression from the frozen
-    layers). Then every text is put where the teacher puts it (Reimers & Gurevych 2020,
+    The lexical part, if there is one, is fitted to all texts; then questions are told apart by it alone, in a few small
+    steps. The projection begins as the linear map that comes nearest to a teacher's vectors (ridge regression from the
+    frozen layers). Then every text is put where the teacher puts it (Reimers & Gurevych 2020,
     https://arxiv.org/abs/2004.09813); half of them are read with the errors of a recogniser, while the teacher sees
     what was meant. Then questions are told apart from the passages of the other questions of a step (InfoNCE, van den
     Oord et al. 2018, https://arxiv.org/abs/1807.03748), both ways; passages that the teacher finds all but the same are
-    not told apart.
+    not told apart, and the lexical part counts but is left as it is.
 
     Args:
         model: A transformers causal language model, left as it is.
@@ -162,6 +182,7 @@ def train_embedder(
         [
             {"params": student.beside, "lr": options.learning_rate},
             {"params": student.projecting, "lr": options.learning_rate / 5},  # it begins near its goal
+            *({"params": part, "lr": rate, "weight_decay": 0.0} for part, rate in student.lexical_rates),
         ],
         weight_decay=0.01,
     )
@@ -172,6 +193,7 @@ def train_embedder(
     losses = checkpoint.load(student, optimizer, schedule)
     began = time.monotonic()
     if not losses:
+        learner.fit_lexical()
         learner.fit_projection(random.Random(seed), progress)
     for number, step in enumerate(steps[len(losses) :], start=len(losses) + 1):
         loss = learner.loss(step, random.Random(f"{seed} {number}"))
@@ -185,7 +207,6 @@ def train_embedder(
             progress(number, len(steps), f"{step.kind}, loss {_mean(losses[-20:]):.3f}")
         if number % options.save_every == 0:
             checkpoint.save(student, optimizer, schedule, losses)
-    first = sum(step.kind == "texts" for step in steps)
     card = {
         "what": "LoRA adapter: text embeddings from the lower layers of a language model",
         "base": Path(str(getattr(model.config, "name_or_path", ""))).name,
@@ -195,8 +216,8 @@ def train_embedder(
         "settings": {**asdict(options), "seed": seed},
         "loss": {
             kind: {"first": _mean(part[:20]), "last": _mean(part[-20:])}
-            for kind, part in (("texts", losses[:first]), ("pairs", losses[first:]))
-            if part
+            for kind in ("words", "texts", "pairs")
+            if (part := [loss for loss, step in zip(losses, steps, strict=True) if step.kind == kind])
         },
         "seconds": round(time.monotonic() - began),
         **(about or {}),
@@ -220,6 +241,8 @@ class _Student:
             alpha=2.0 * options.rank,
             attention=options.attention,
             max_tokens=options.max_tokens,
+            lexical=options.lexical,
+            spoken=options.spoken,
             prompts={str(kind): prompt for kind, prompt in options.prompts.items()},
         )
         self._tokenizer = tokenizer
@@ -238,6 +261,12 @@ class _Student:
         start = torch.randn(width, options.dim, generator=generator) / math.sqrt(width)
         self._matrices[PROJECTION] = torch.nn.Parameter(start.to(device))
         self._matrices[OFFSET] = torch.nn.Parameter(torch.zeros(options.dim, device=device))
+        if options.lexical:
+            table = self._lower.get_input_embeddings().weight
+            shapes = ((len(table),), (width,), (width, width))
+            for name, shape in zip(LEXICAL, shapes, strict=True):
+                trained = torch.nn.Parameter(torch.zeros(shape, device=device), requires_grad=name != LEXICAL[1])
+                self._matrices[name] = trained
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -249,7 +278,30 @@ class _Student:
 
     @property
     def beside(self) -> list[torch.nn.Parameter]:
-        return [weight for name, weight in self._matrices.items() if name not in (PROJECTION, OFFSET)]
+        kept = (PROJECTION, OFFSET, *LEXICAL)
+        return [weight for name, weight in self._matrices.items() if name not in kept]
+
+    @property
+    def lexical(self) -> LexicalMap:
+        return LexicalMap(*(self._matrices[name] for name in LEXICAL))
+
+    @property
+    def lexical_rates(self) -> list[tuple[list[torch.nn.Parameter], float]]:
+        """What of the lexical part is trained, and how fast: at ten times these rates it learns the pairs by heart."""
+        if not self.config.lexical:
+            return []
+        return [([self._matrices[LEXICAL[0]]], 2e-2), ([self._matrices[LEXICAL[2]]], 2e-4)]
+
+    def fit_lexical(self, texts: Sequence[tuple[str, Kind]]) -> None:
+        """Begin with whitened tokens, weighted by how rare they are."""
+        tokens = (ids for text, kind in texts for ids in self._tokens([text], kind))
+        fitted = fit_lexical(self._lower.get_input_embeddings().weight, tokens)
+        values = (fitted.log_weights, fitted.middle, fitted.whitening)
+        self.load({**self.weights(), **dict(zip(LEXICAL, values, strict=True))})
+
+    def words(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
+        """Lexical parts with gradients: float32, shape (n, hidden_size), rows of unit length."""
+        return self.lexical.embed(self._lower.get_input_embeddings().weight, self._tokens(texts, kind))
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: weight.detach() for name, weight in self._matrices.items()}
@@ -262,7 +314,7 @@ class _Student:
                 weight.copy_(weights[name])
 
     def embed(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
-        """Unit vectors with gradients: float32, shape (n, dim)."""
+        """Unit vectors of what the texts mean, without the lexical part, with gradients: float32, shape (n, dim)."""
         import torch
 
         projected = self.pooled(texts, kind) @ self._matrices[PROJECTION] + self._matrices[OFFSET]
@@ -270,12 +322,13 @@ class _Student:
 
     def pooled(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
         """What the projection reads: float32, shape (n, hidden_size)."""
-        prompt = self.config.prompts.get(kind, "")
-        encoded = self._tokenizer([prompt + text for text in texts], add_special_tokens=True, verbose=False)
+        both = self.config.attention == "bidirectional"
+        return mean_pooled(*hidden_states(self._lower, self._tokens(texts, kind), bidirectional=both))
+
+    def _tokens(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
+        encoded = self._tokenizer(self.config.read(texts, kind), add_special_tokens=True, verbose=False)
         blank = self._tokenizer.eos_token_id or 0
-        tokens = [ids[: self._cut] or [blank] for ids in encoded["input_ids"]]
-        states, mask = hidden_states(self._lower, tokens, bidirectional=self.config.attention == "bidirectional")
-        return mean_pooled(states, mask)
+        return [ids[: self._cut] or [blank] for ids in encoded["input_ids"]]
 
     def project(self, pooled: Vectors, wanted: Vectors) -> None:
         """Take the linear map that comes nearest to the wanted vectors; both with one row for each text."""
@@ -322,6 +375,14 @@ class _Learner:
         self._student, self._pairs, self._texts = student, pairs, texts
         self._teacher, self._misheard, self._options = teacher, misheard, options
 
+    def fit_lexical(self) -> None:
+        """Begin with the tokens of all passages and sentences."""
+        if self._options.lexical:
+            passages: list[tuple[str, Kind]] = [
+                (text, "passage") for text in dict.fromkeys(p.passage for p in self._pairs)
+            ]
+            self._student.fit_lexical([*passages, *(text for text in self._texts if text[1] == "passage")])
+
     def fit_projection(self, rng: random.Random, progress: Progress | None) -> None:
         """Begin near the teacher, if there is one."""
         import torch
@@ -341,7 +402,15 @@ class _Learner:
         self._student.project(np.concatenate(pooled), np.concatenate(wanted))
 
     def loss(self, step: _Step, rng: random.Random) -> torch.Tensor:
+        if step.kind == "words":
+            return self._by_words(step.places, rng)
         return self._following(step.places, rng) if step.kind == "texts" else self._contrast(step.places, rng)
+
+    def _by_words(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
+        chosen = [self._pairs[place] for place in places]
+        queries = self._student.words([self._heard(pair.query, rng) for pair in chosen], "query")
+        answers = self._student.words([pair.passage for pair in chosen], "passage")
+        return self._told_apart(queries, answers, self._equal(chosen))
 
     def _following(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
         import torch
@@ -361,19 +430,37 @@ class _Learner:
 
         chosen = [self._pairs[place] for place in places]
         asked, passages = [pair.query for pair in chosen], [pair.passage for pair in chosen]
-        queries = self._student.embed([self._heard(text, rng) for text in asked], "query")
-        answers = self._student.embed(passages, "passage")
-        same = torch.tensor([[a == b for b in passages] for a in passages], device=queries.device)
+        heard = [self._heard(text, rng) for text in asked]
+        queries, answers = self._student.embed(heard, "query"), self._student.embed(passages, "passage")
+        same = self._equal(chosen)
         follow: torch.Tensor | float = 0.0
         if self._teacher is not None:
             taught = self._taught(passages, "passage")
             same |= taught @ taught.T > self._options.same
             follow = (2 - (queries * self._taught(asked, "query")).sum(-1) - (answers * taught).sum(-1)).mean() / 2
-        own = torch.eye(len(chosen), dtype=torch.bool, device=queries.device)
+        share = self._options.lexical
+        if share:
+            with torch.no_grad():
+                words = self._student.words(heard, "query"), self._student.words(passages, "passage")
+            queries, answers = both_parts(queries, words[0], share), both_parts(answers, words[1], share)
+        return self._told_apart(queries, answers, same) + self._options.follow * follow
+
+    def _equal(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """Which of the passages are one: bool, shape (n, n)."""
+        import torch
+
+        same = [[one.passage == other.passage for other in pairs] for one in pairs]
+        return torch.tensor(same, device=self._student.trained[0].device)
+
+    def _told_apart(self, queries: torch.Tensor, answers: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+        """InfoNCE both ways; what is the same as the right one is not held against it."""
+        import torch
+
+        own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
         scores = (queries @ answers.T / self._options.temperature).masked_fill(same & ~own, -math.inf)
-        target = torch.arange(len(chosen), device=queries.device)
+        target = torch.arange(len(queries), device=queries.device)
         entropy = torch.nn.functional.cross_entropy
-        return (entropy(scores, target) + entropy(scores.T, target)) / 2 + self._options.follow * follow
+        return (entropy(scores, target) + entropy(scores.T, target)) / 2
 
     def _heard(self, text: str, rng: random.Random) -> str:
         if self._misheard is None or len(text) > 200 or rng.random() >= self._options.misheard:
@@ -441,12 +528,13 @@ def _sizes(pairs: Sequence[Pair], texts: Sequence[str]) -> list[int]:
 def _plan(
     pairs: Sequence[Pair], sizes: Sequence[int], options: EmbedderTraining, seed: int, *, followed: bool
 ) -> list[_Step]:
-    """All steps of a run: texts first, which are cheap, then pairs."""
+    """All steps of a run, the cheap ones first."""
     rng = random.Random(seed)
     text_steps = options.text_steps if followed else 0
+    word_steps = options.word_steps if options.lexical else 0
     if text_steps and len(sizes) < options.texts:
         raise LoadingError(f"{len(sizes)} texts do not fill a step of {options.texts}: give more.")
-    if options.pair_steps and len(pairs) < options.pairs:
+    if (options.pair_steps or word_steps) and len(pairs) < options.pairs:
         raise LoadingError(f"{len(pairs)} pairs do not fill a step of {options.pairs}: give more.")
     if not text_steps and not options.pair_steps:
         raise LoadingError("Without a teacher there are only steps of pairs: set pair_steps, or name a teacher.")
@@ -464,7 +552,9 @@ def _plan(
         rng.shuffle(blocks)
         return [place for block in blocks for place in block]
 
-    steps = [_Step("texts", places) for places in _drawn(text_steps, options.texts, mixed_texts, rng)]
+    together = min(options.word_pairs, len(pairs))
+    steps = [_Step("words", places) for places in _drawn(word_steps, together, mixed_pairs, rng)]
+    steps += [_Step("texts", places) for places in _drawn(text_steps, options.texts, mixed_texts, rng)]
     return steps + [_Step("pairs", places) for places in _drawn(options.pair_steps, options.pairs, mixed_pairs, rng)]
 
 

@@ -30,6 +30,8 @@ SMALL = EmbedderTraining(
     follow=0.1,
     learning_rate=2e-2,
     save_every=5,
+    lexical=0.0,
+    spoken=False,
 )
 
 
