@@ -23,10 +23,11 @@ from vivavoce.speech import Audio, SpeechError, Transcript
 from . import models
 from .assistant import ASR, EMBEDDING, LLM
 from .concurrency import in_thread
-from .console import DeviceOption, Json, NBest, device_name, err, out, progress, spoken, tell
+from .console import DeviceOption, Json, NBest, device_name, err, out, progress, read_filter, spoken, tell
 from .errors import AgentError, ConfigError
 from .eval_cli import eval_app
 from .evaluation import read_clips, watched
+from .index_cli import index_app
 from .screen import Screen, hypotheses_table, passages_table
 from .train_cli import train_app
 
@@ -44,6 +45,7 @@ models_app = typer.Typer(help="The weights: what there is, fetch it, check it.",
 app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
 app.add_typer(train_app, name="train")
+app.add_typer(index_app, name="index")
 
 Knowledge = Annotated[Path | None, typer.Option("--knowledge", help="A folder of documents, or an index.")]
 Thread = Annotated[str | None, typer.Option("--thread", help="Go on with this conversation; it is kept on disk.")]
@@ -108,35 +110,6 @@ def chat(
 
 
 @app.command()
-def index(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Documents: Markdown or text.")],
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder of the index.")],
-    device: DeviceOption = "auto",
-    as_json: Json = False,
-) -> None:
-    """Index a folder of documents."""
-    from vivavoce.retrieval import is_index
-
-    from .assistant import open_knowledge
-
-    if is_index(folder):
-        raise ConfigError(f"{folder} is an index already: name the folder of the documents", stage="config")
-    with progress() as advance:
-        models.resolve(EMBEDDING, progress=advance)
-        found = in_thread(
-            lambda: open_knowledge(
-                folder, device=device_name(device), progress=lambda done, all_: advance(done, all_, "embedding")
-            )
-        )
-        found.save(out_dir)
-    tell(
-        {"index": str(out_dir), "passages": len(found), "sources": len(found.sources)},
-        as_json,
-        f"{len(found)} passages of {len(found.sources)} documents are indexed in {out_dir}",
-    )
-
-
-@app.command()
 def search(
     index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="An index, or a folder of documents.")],
     query: Annotated[str | None, typer.Argument(help="What to look for, in plain words.")] = None,
@@ -155,7 +128,7 @@ def search(
         raise typer.BadParameter("say what to look for, or name a file with --queries; one of both.")
     if run_file is not None and queries is None:
         raise typer.BadParameter("--run goes with --queries.")
-    only = _filter(where)
+    only = read_filter(where)
     asked = [Question("", (query,), {})] if query is not None else read_questions(queries or Path())
     with progress() as advance:
         models.resolve(EMBEDDING, progress=advance)
@@ -181,18 +154,6 @@ def search(
             if queries is not None:
                 out.print(one.texts[0], style="bold")
             out.print(passages_table(passages) if passages else "Nothing was found.")
-
-
-def _filter(text: str) -> dict[str, Any] | None:
-    if not text:
-        return None
-    try:
-        where = json.loads(text)
-        if not isinstance(where, dict):
-            raise ValueError("it is no object")
-    except ValueError as error:
-        raise typer.BadParameter(f"""--where is JSON such as '{{"year": {{"$gt": 2020}}}}' ({error}).""") from error
-    return where
 
 
 @app.command()

@@ -71,3 +71,20 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
 def spoken(language: str) -> str | None:
     """The language that a recogniser is given; None, which detects it, for "auto"."""
     return None if language == "auto" else language
+
+
+def read_filter(text: str) -> dict[str, Any] | None:
+    """A filter over metadata out of JSON; None for an empty text.
+
+    Raises:
+        typer.BadParameter: If it is no JSON object.
+    """
+    if not text:
+        return None
+    try:
+        where = json.loads(text)
+        if not isinstance(where, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise typer.BadParameter(f"""--where is JSON such as '{{"year": {{"$gt": 2020}}}}' ({error}).""") from error
+    return where

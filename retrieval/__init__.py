@@ -28,14 +28,15 @@ from .errors import (
 from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
 from .index import Hits, VectorIndex
-from .knowledge import LocalKnowledge, SearchOptions
+from .knowledge import Changes, LocalKnowledge, SearchOptions
 from .loading import Document, LoadedFolder, SkippedFile, load_folder
 from .mentions import Mention, NameFinder
 from .passages import KnowledgeBase, Passage
-from .store import Manifest, is_index, read_manifest
+from .store import Manifest, Store, StoreStats, is_index, read_manifest
 
 __all__ = [
     "CenteringEmbedder",
+    "Changes",
     "Chunk",
     "ChunkOptions",
     "DeviceUnavailable",
@@ -62,7 +63,9 @@ __all__ = [
     "SearchOptions",
     "SentenceTransformerEmbedder",
     "SkippedFile",
+    "Store",
     "StoreError",
+    "StoreStats",
     "VectorIndex",
     "Where",
     "chunk_document",

@@ -104,14 +104,17 @@ def chunk_document(document: Document, options: ChunkOptions | None = None) -> t
             first = start == section.blocks[0].start
             whole = section.start if first else start
             text = document.text[whole:end]
-            digest = hashlib.sha256("\0".join((page.title, heading, document.text[start:end])).encode()).hexdigest()[
-                :12
-            ]
+            digest = words_digest(page.title, heading, document.text[start:end])
             seen[digest] = seen.get(digest, 0) + 1
             again = f"-{seen[digest]}" if seen[digest] > 1 else ""
             name = f"{document.source}#{digest}{again}"
             chunks.append(Chunk(name, text, document.source, page.title, heading, whole, end, body_start=start - whole))
     return tuple(chunks)
+
+
+def words_digest(title: str, heading: str, body: str) -> str:
+    """What the id of a chunk says of its words."""
+    return hashlib.sha256("\0".join((title, heading, body)).encode()).hexdigest()[:12]
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ class Hits:
     """What a search among vectors found.
 
     Attributes:
-        rows: int64, shape (queries, k): places of the vectors in the order they were added, best first.
+        rows: int64, shape (queries, k): names of the vectors, best first; unless told, the order they were added in.
         scores: float32, shape (queries, k): inner products, for unit vectors the cosine.
     """
 
@@ -29,9 +29,9 @@ class Hits:
 
 
 class VectorIndex:
-    """Exact search by inner product on FAISS (``IndexFlatIP``).
+    """Exact search by inner product on FAISS (``IndexFlatIP``). Vectors are named by rows, which only grow.
 
-    Reading from several threads at once is safe; adding while others read is not.
+    Reading from several threads at once is safe; adding and removing while others read is not.
     """
 
     def __init__(self, dim: int, *, device: Device = "auto") -> None:
@@ -52,27 +52,56 @@ class VectorIndex:
         self.dim = dim
         self.device: Literal["cpu", "cuda"] = _choose(faiss, device)
         self._flat: Any = faiss.IndexFlatIP(dim)
+        self._rows: NDArray[np.int64] | None = None  # of each vector; None while they are 0, 1, 2, …
         self._mirror: Any = None  # on the GPU; the copy in main memory is the truth
         self._gpu_lock = threading.Lock()  # GPU indexes are not thread-safe
 
     def __len__(self) -> int:
         return int(self._flat.ntotal)
 
-    def add(self, vectors: NDArray[np.float32]) -> None:
+    def add(self, vectors: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> None:
         """Append vectors.
 
         Args:
             vectors: float32, shape (n, dim), unit length if scores are to be cosines.
+            rows: int64, shape (n,), ascending: their names, above all that are there. Default: the next ones.
 
         Raises:
             DimensionMismatch: If they are not of this index's length.
             EmbeddingError: If a value is not finite.
         """
-        rows = self._checked(vectors)
-        if not np.isfinite(rows).all():
-            raise EmbeddingError("The vectors hold values that are not finite: check the embedder that made them.")
-        self._flat.add(rows)
+        self.check(vectors)
+        there = len(self)
+        end = there if self._rows is None else int(self._rows[-1]) + 1 if there else 0
+        following = np.arange(end, end + len(vectors))
+        named = following if rows is None else np.ascontiguousarray(rows, np.int64)
+        if named.shape != following.shape or (named < following).any() or (np.diff(named) < 1).any():
+            raise ValueError(f"rows must be {len(vectors)} ascending numbers from {end} on.")
+        if self._rows is not None or not np.array_equal(named, following):
+            self._rows = np.concatenate([self.rows, named])
+        self._flat.add(np.ascontiguousarray(vectors, np.float32))
         self._mirror = None
+
+    def check(self, vectors: NDArray[np.float32]) -> None:
+        """Check that vectors can be added; raises what `add` raises."""
+        if not np.isfinite(self._checked(vectors)).all():
+            raise EmbeddingError("The vectors hold values that are not finite: check the embedder that made them.")
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Take vectors out; rows that are not there are passed over. The others keep their names."""
+        gone = np.isin(self.rows, rows)
+        if not gone.any():
+            return
+        kept = self.vectors()[~gone]
+        self._rows = self.rows[~gone]
+        self._flat.reset()
+        self._flat.add(kept)
+        self._mirror = None
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Names of all vectors, int64, shape (len(self),), ascending."""
+        return np.arange(len(self)) if self._rows is None else self._rows
 
     def search(self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None) -> Hits:
         """Find the vectors with the largest inner products.
@@ -88,39 +117,47 @@ class VectorIndex:
         Raises:
             DimensionMismatch: If the queries are not of this index's length.
         """
-        rows = self._checked(queries)
+        asked = self._checked(queries)
         k = min(k, len(self) if among is None else len(among))
-        if k < 1 or not len(rows):
-            return Hits(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32))
+        if k < 1 or not len(asked):
+            return Hits(np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32))
         if among is not None:
-            return self._among(rows, k, np.ascontiguousarray(among, np.int64))
-        if self.device == "cuda":
+            found, scores = self._among(asked, k, self._places(np.ascontiguousarray(among, np.int64)))
+        elif self.device == "cuda":
             with self._gpu_lock:
-                scores, found = self._on_gpu().search(rows, k)
+                scores, found = self._on_gpu().search(asked, k)
         else:
-            scores, found = self._flat.search(rows, k)
-        return Hits(found, scores)
+            scores, found = self._flat.search(asked, k)
+        return Hits(found if self._rows is None else self._rows[found], scores)
 
-    def _among(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Hits:
+    def _among(
+        self, queries: NDArray[np.float32], k: int, places: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Read the wanted vectors only if they are few; else all in their order, which memory is quicker at."""
         faiss: Any = importlib.import_module("faiss")  # its stubs do not know selectors
-        if len(rows) < len(self) // 4:
-            scores = queries @ self.vectors(rows).T
+        if len(places) < len(self) // 4:
+            scores = queries @ self._at(places).T
             near = np.argpartition(-scores, k - 1, axis=1)[:, :k]
             found = np.take_along_axis(scores, near, axis=1)
             order = np.argsort(-found, axis=1, kind="stable")
-            return Hits(rows[np.take_along_axis(near, order, axis=1)], np.take_along_axis(found, order, axis=1))
+            return places[np.take_along_axis(near, order, axis=1)], np.take_along_axis(found, order, axis=1)
         bits = np.zeros(len(self), bool)
-        bits[rows] = True
+        bits[places] = True
         chosen = faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
-        found, places = self._flat.search(queries, k, params=faiss.SearchParameters(sel=chosen))
-        return Hits(places, found)
+        found, near = self._flat.search(queries, k, params=faiss.SearchParameters(sel=chosen))
+        return near, found
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """A copy of the vectors in these rows, or of all: float32, shape (n, dim)."""
         if rows is None:
             return np.asarray(self._flat.reconstruct_n(0, len(self)), np.float32)
-        return np.asarray(self._flat.reconstruct_batch(np.ascontiguousarray(rows, np.int64)), np.float32)
+        return self._at(self._places(np.ascontiguousarray(rows, np.int64)))
+
+    def _at(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.asarray(self._flat.reconstruct_batch(places), np.float32)
+
+    def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows if self._rows is None else np.searchsorted(self._rows, rows)
 
     def _checked(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:

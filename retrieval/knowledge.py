@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -12,20 +12,22 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .chunking import Chunk, ChunkOptions, chunk_document
+from .chunking import ChunkOptions, chunk_document
 from .embedding import CenteringEmbedder, Embedder
-from .errors import EmbedderMismatch, LoadingError
+from .errors import DimensionMismatch, EmbedderMismatch, LoadingError
 from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
-from .index import Device, VectorIndex
-from .loading import Document, SkippedFile, load_folder
+from .index import Device
+from .loading import Document, LoadedFolder, SkippedFile, load_folder
 from .passages import Passage
-from .store import PassageTable, read_index, write_index
+from .store import Moved, Store, StoreStats
+from .table import Cut
 
 Channel = Literal["dense", "keyword"]
 Progress = Callable[[int, int], None]
 
 _BATCH = 64  # passages embedded between two reports of progress
+_COMMITTED = 512  # passages embedded between two commits: what is lost at most when long work is broken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +64,42 @@ class SearchOptions:
             raise ValueError("title_weight and heading_weight must be above 0 and depth at least 1.")
 
 
-class LocalKnowledge:
-    """Documents of one's own, searched on this machine. Searching from several threads at once is safe."""
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an update did, in documents.
 
-    def __init__(
-        self, table: PassageTable, index: VectorIndex, embedder: Embedder, options: SearchOptions | None = None
-    ) -> None:
-        """Put ready parts together; ``from_folder``, ``from_documents`` and ``open`` make them.
+    Attributes:
+        added: New ones.
+        updated: Ones that were there and differ.
+        unchanged: Ones that were there already; nothing was done.
+        removed: Ones that were taken out.
+        embedded: How many passages got a new vector; passages that a changed document kept keep theirs.
+    """
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    embedded: int = 0
+
+
+class LocalKnowledge:
+    """Documents of one's own, searched on this machine. Searching from several threads at once is safe.
+
+    One that was opened from a folder sees what other processes change there, at the next search.
+    """
+
+    def __init__(self, store: Store, embedder: Embedder, options: SearchOptions | None = None) -> None:
+        """Put ready parts together; ``from_folder``, ``from_documents``, ``create`` and ``open`` make them.
 
         Args:
-            table: The passages.
-            index: Their vectors, in the same order.
+            store: The passages and their vectors.
             embedder: What made the vectors.
             options: How to search.
         """
         self.options = options or SearchOptions()
         self.embedder = embedder
-        self._table = table
-        self._index = index
+        self._store = store
 
     @classmethod
     def from_folder(
@@ -93,7 +113,7 @@ class LocalKnowledge:
         progress: Progress | None = None,
         on_skip: Callable[[SkippedFile], None] | None = None,
     ) -> Self:
-        """Read, cut and embed every Markdown and text file of a folder.
+        """Read, cut and embed every document of a folder, in memory.
 
         Args:
             path: The folder.
@@ -123,23 +143,42 @@ class LocalKnowledge:
         device: Device = "auto",
         progress: Progress | None = None,
     ) -> Self:
-        """Cut and embed documents, wherever they come from; arguments as in ``from_folder``.
+        """Cut and embed documents, wherever they come from, in memory; arguments as in ``from_folder``.
 
         Raises:
             LoadingError: If the documents hold no text, or two have the same source.
         """
-        chunks = [chunk for document in documents for chunk in chunk_document(document, chunking)]
-        if not chunks:
+        made = cls(Store.in_memory(embedder.dim, device), embedder, options)
+        made.upsert(documents, chunking=chunking, progress=progress)
+        if not len(made):
             raise LoadingError("The documents hold headings at most: give at least one with a sentence in it.")
-        table = PassageTable.build(documents, chunks)
-        embedder, vectors = _embed(embedder, chunks, progress)
-        return cls(table, _indexed(vectors, embedder.dim, device), embedder, options)
+        return made
+
+    @classmethod
+    def create(
+        cls, path: str | Path, embedder: Embedder, *, options: SearchOptions | None = None, device: Device = "auto"
+    ) -> Self:
+        """Make an empty index in a folder and open it: every later change is on disk when its call returns.
+
+        Args:
+            path: A new or an empty folder; an index that is there is replaced.
+            embedder: What will make the vectors.
+            options: How to search.
+            device: Where vectors are searched (see ``VectorIndex``).
+
+        Raises:
+            StoreError: If the folder holds something else, or cannot be written.
+        """
+        empty = Store.in_memory(embedder.dim, "cpu")
+        empty.write(path, embedder.name, embedder.fingerprint)
+        empty.close()
+        return cls.open(path, embedder, options=options, device=device)
 
     @classmethod
     def open(
         cls, path: str | Path, embedder: Embedder, *, options: SearchOptions | None = None, device: Device = "auto"
     ) -> Self:
-        """Open an index that ``save`` wrote. It is checked, and never changed.
+        """Open an index folder. All its vectors are checked.
 
         Args:
             path: Folder of the index.
@@ -152,34 +191,215 @@ class LocalKnowledge:
             IndexCorrupt: If a file of it is missing, truncated or changed.
             EmbedderMismatch: If it was made by another embedder.
         """
-        stored = read_index(path)
-        made_by = stored.manifest
+        store = Store.open(path, device)
+        made_by = store.manifest
+        assert made_by is not None
         if made_by.fingerprint != embedder.fingerprint or made_by.dim != embedder.dim:
-            stored.table.close()
+            store.close()
             raise EmbedderMismatch(
                 f"The index at {path} was made by another embedder ({made_by.embedder!r}, {made_by.dim} dimensions, "
                 f"fingerprint {made_by.fingerprint}) than this one ({embedder.name!r}, {embedder.dim} dimensions, "
                 f"fingerprint {embedder.fingerprint}): open it with that one, or build it again with "
                 f"`vivavoce index DIR --out {path}`."
             )
-        if stored.center is not None and isinstance(embedder, CenteringEmbedder):
-            embedder = embedder.with_center(stored.center)
-        return cls(stored.table, _indexed(stored.vectors, made_by.dim, device), embedder, options)
+        return cls(store, _centred(embedder, store), options)
 
     def save(self, path: str | Path) -> None:
-        """Write the index into a folder, all or nothing; one that is there already is replaced.
+        """Write all of it into a folder, all or nothing; an index that is there already is replaced.
 
         Raises:
             StoreError: If the folder holds something else, or cannot be written.
         """
-        write_index(
-            path,
-            self._table,
-            self._index.vectors(),
-            embedder=self.embedder.name,
-            fingerprint=self.embedder.fingerprint,
-            center=self.embedder.center if isinstance(self.embedder, CenteringEmbedder) else None,
-        )
+        self._store.write(path, self.embedder.name, self.embedder.fingerprint)
+
+    def upsert(
+        self,
+        documents: Sequence[Document],
+        *,
+        vectors: NDArray[np.float32] | None = None,
+        chunking: ChunkOptions | None = None,
+        progress: Progress | None = None,
+    ) -> Changes:
+        """Put documents in; one whose source is there already is replaced, and nothing is done if it is the same.
+
+        Broken off, it keeps what was done so far; the same call then goes on from there. With `vectors`, and with an
+        embedder whose centre has to be fitted first, it is all or nothing.
+
+        Args:
+            documents: The documents.
+            vectors: float32, shape (passages, dim), of unit length: the passages' vectors, if there are some already;
+                for documents that are cut into one passage each, one a document.
+            chunking: How documents are cut.
+            progress: Called with passages embedded so far and passages to be embedded.
+
+        Raises:
+            LoadingError: If two documents have the same source, or metadata is not plain JSON.
+            DimensionMismatch: If there are not as many vectors as passages, or they are not of the index's length.
+            StoreError: If it cannot be written; what was there is still there.
+        """
+        cuts = [Cut(document, chunk_document(document, chunking)) for document in documents]
+        if len({cut.document.source for cut in cuts}) < len(cuts):
+            raise LoadingError("Two documents have the same source: give each its own.")
+        given = None if vectors is None else self._given(cuts, vectors)
+        digests = [cut.digest(None if given is None else given[place]) for place, cut in enumerate(cuts)]
+        while True:
+            try:
+                return self._upsert(cuts, digests, given, progress)
+            except Moved:  # another process replaced one of these documents just now
+                continue
+
+    def _given(self, cuts: Sequence[Cut], vectors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The vectors of each document."""
+        ends = np.cumsum([len(cut.chunks) for cut in cuts], dtype=np.int64)
+        wanted = int(ends[-1]) if len(ends) else 0
+        if vectors.shape != (wanted, self.embedder.dim):
+            raise DimensionMismatch(
+                f"{len(cuts)} documents are cut into {wanted} passages: vectors must have shape "
+                f"({wanted}, {self.embedder.dim}), not {vectors.shape}."
+            )
+        return np.split(vectors, ends[:-1]) if len(ends) else []
+
+    def _upsert(
+        self,
+        cuts: Sequence[Cut],
+        digests: Sequence[str],
+        given: Sequence[NDArray[np.float32]] | None,
+        progress: Progress | None,
+    ) -> Changes:
+        with self._store.reading():
+            there = self._store.table.digests([cut.document.source for cut in cuts])
+            todo = [place for place, cut in enumerate(cuts) if there.get(cut.document.source) != digests[place]]
+            keys = self._store.table.keys([cuts[place].document.source for place in todo]) if given is None else {}
+        self.embedder = _centred(self.embedder, self._store)
+        fresh = {place: [chunk for chunk in cuts[place].chunks if chunk.id not in keys] for place in todo}
+        total = sum(map(len, fresh.values()))
+        whole = given is not None or _uncentred(self.embedder) is not None
+        done = 0
+        for batch in _batches(todo, fresh, total + 1 if whole else _COMMITTED):
+            chunks = [chunk for place in batch for chunk in fresh[place]]
+            if given is not None:
+                vectors = np.concatenate([given[place] for place in batch])
+            else:
+                vectors = self._embed([chunk.in_context for chunk in chunks], done, total, progress)
+            self._store.replace(
+                [],
+                [cuts[place] for place in batch],
+                [digests[place] for place in batch],
+                [chunk.id for chunk in chunks],
+                vectors,
+                self.embedder.center if isinstance(self.embedder, CenteringEmbedder) else None,
+            )
+            done += len(chunks)
+        new = sum(cuts[place].document.source not in there for place in todo)
+        return Changes(new, len(todo) - new, len(cuts) - len(todo), 0, 0 if given is not None else total)
+
+    def _embed(self, texts: Sequence[str], done: int, total: int, progress: Progress | None) -> NDArray[np.float32]:
+        """Vectors of passages; a centre that has to be fitted is fitted to them."""
+        uncentred = _uncentred(self.embedder)
+        batches = [np.empty((0, self.embedder.dim), np.float32)]
+        for first in range(0, len(texts), _BATCH):
+            part = texts[first : first + _BATCH]
+            batches.append(uncentred.pooled(part) if uncentred else self.embedder.embed(part))
+            if progress:
+                progress(done + first + len(part), total)
+        vectors = np.concatenate(batches)
+        if uncentred is None or not len(vectors):
+            return vectors
+        centred = uncentred.with_center(vectors.mean(axis=0))
+        self.embedder = centred
+        return centred.finish(vectors)
+
+    def update_from_folder(
+        self,
+        path: str | Path,
+        *,
+        chunking: ChunkOptions | None = None,
+        progress: Progress | None = None,
+        on_skip: Callable[[SkippedFile], None] | None = None,
+    ) -> Changes:
+        """Make it hold exactly what a folder holds; see ``update``. Arguments as in ``from_folder``.
+
+        Raises:
+            LoadingError: If there is no such folder, or nothing to read in it; nothing is changed then.
+            StoreError: If it cannot be written.
+        """
+        return self.update(load_folder(path, on_skip), chunking=chunking, progress=progress)
+
+    def update(
+        self, loaded: LoadedFolder, *, chunking: ChunkOptions | None = None, progress: Progress | None = None
+    ) -> Changes:
+        """Make it hold exactly what a folder held. Only what changed is embedded; what is not there any more goes.
+
+        A file that was there but could not be read keeps what was known of it.
+
+        Args:
+            loaded: What ``load_folder`` gave.
+            chunking: How documents are cut.
+            progress: Called with passages embedded so far and passages to be embedded.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        kept = {document.source for document in loaded.documents} | {skipped.source for skipped in loaded.skipped}
+        done = self.upsert(loaded.documents, chunking=chunking, progress=progress)
+        gone = [source for source in self.sources if source not in kept]
+        return replace(done, removed=self.delete(gone))
+
+    def delete(self, sources: Sequence[str] | None = None, *, where: Where | None = None) -> int:
+        """Take documents out.
+
+        Args:
+            sources: Of the documents; those that are not there are passed over.
+            where: Of these, or of all, only the documents that this holds for.
+
+        Returns:
+            How many were taken out.
+
+        Raises:
+            ValueError: If neither is given, or the filter is malformed.
+            StoreError: If it cannot be written; what was there is still there.
+        """
+        return self._store.remove(sources, where)
+
+    def get(
+        self,
+        sources: Sequence[str] | None = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> tuple[Passage, ...]:
+        """Passages by what is known of them, not by a question, in the order they were put in.
+
+        Args:
+            sources: Only of these documents.
+            where: Only of documents that this holds for.
+            limit: How many at most.
+            offset: How many are passed over first.
+
+        Raises:
+            ValueError: If the filter is malformed, or a number is negative.
+        """
+        if offset < 0 or (limit is not None and limit < 0):
+            raise ValueError("limit and offset must not be negative.")
+        with self._store.reading():
+            return tuple(self._store.table.get(sources, where, limit, offset))
+
+    def stats(self) -> StoreStats:
+        """How much it holds."""
+        return self._store.stats()
+
+    def compact(self) -> None:
+        """Write the index folder anew, without what was removed; those who have it open go on with the new one.
+
+        Raises:
+            StoreError: If it lies in memory, or cannot be written.
+        """
+        self._store.compact()
+
+    def problems(self) -> list[str]:
+        """Look through all of an index, and say in sentences what is wrong with it; empty if nothing is."""
+        return self._store.problems()
 
     def search(
         self, query: str, k: int = 5, *, where: Where | None = None, options: SearchOptions | None = None
@@ -237,12 +457,16 @@ class LocalKnowledge:
         if not asked:
             return ()
         depth = max(how.depth, k)
-        wanted = {id(one): self._table.where(one if where is None else {"$and": [where, one]}) for one, _ in favour}
-        near, words = self._look(list(asked), depth, how, where, list(wanted.values()))
-        fused = _fuse(near, words, list(asked.values()), how)
-        if favour:
-            fused = _favoured(fused, [(wanted[id(one)], extra) for one, extra in favour])
-        best = list(fused)[:k]
+        vectors = self.embedder.embed(list(asked), kind="query") if "dense" in how.channels else None
+        with self._store.reading():
+            table = self._store.table
+            wanted = {id(one): table.where(one if where is None else {"$and": [where, one]}) for one, _ in favour}
+            near, words = self._look(list(asked), vectors, depth, how, where, list(wanted.values()))
+            fused = _fuse(near, words, list(asked.values()), how)
+            if favour:
+                fused = _favoured(fused, [(wanted[id(one)], extra) for one, extra in favour])
+            best = list(fused)[:k]
+            passages = table.passages(best)
         return tuple(
             replace(
                 passage,
@@ -250,12 +474,13 @@ class LocalKnowledge:
                 similarity=max(found[row] for found in near) if near else None,
                 coverage=max(found.get(row, 0.0) for found in words) if words else None,
             )
-            for row, passage in zip(best, self._table.passages(best), strict=True)
+            for row, passage in zip(best, passages, strict=True)
         )
 
     def _look(
         self,
         queries: list[str],
+        vectors: NDArray[np.float32] | None,
         depth: int,
         how: SearchOptions,
         where: Where | None,
@@ -269,15 +494,14 @@ class LocalKnowledge:
         words: list[dict[int, float]] = []
         if "keyword" in how.channels:
             columns = (how.title_weight, how.heading_weight, 1.0)
-            words = [self._table.keyword(query, depth, columns, where, others) for query in queries]
-        if "dense" not in how.channels:
+            words = [self._store.table.keyword(query, depth, columns, where, others) for query in queries]
+        if vectors is None:
             return [], words
-        vectors = self.embedder.embed(queries, kind="query")
-        among = None if where is None else self._table.where(where)
-        hits = [self._index.search(vectors, depth, rows) for rows in (among, *others)]
+        among = None if where is None else self._store.table.where(where)
+        hits = [self._store.index.search(vectors, depth, rows) for rows in (among, *others)]
         nearest = (row for found in hits for row in found.rows.ravel().tolist())
         rows = sorted({*nearest, *(row for found in words for row in found)})
-        cosines = vectors @ self._index.vectors(np.array(rows, np.int64)).T
+        cosines = vectors @ self._store.index.vectors(np.array(rows, np.int64)).T
         return [dict(zip(rows, line, strict=True)) for line in cosines.tolist()], words
 
     def names(self, least: int = 5) -> str | None:
@@ -290,7 +514,8 @@ class LocalKnowledge:
             A key whose values are texts and far fewer than passages, such as `title` for pages of several passages;
             None if there is none.
         """
-        return self._table.grouping(least)
+        with self._store.reading():
+            return self._store.table.grouping(least)
 
     def ordinary(self, key: str, share: float = 0.05, sample: int = 20_000) -> frozenset[str]:
         """Words that passages about many different things hold, so that hearing one tells nothing about which is meant.
@@ -303,24 +528,27 @@ class LocalKnowledge:
         Returns:
             Words in lower case.
         """
-        return self._table.ordinary(key, share, sample)
+        with self._store.reading():
+            return self._store.table.ordinary(key, share, sample)
 
     def values(self, key: str) -> tuple[Any, ...]:
         """All values that a key of the documents' metadata has, sorted; `title` and `source` are keys too."""
-        return self._table.values(key)
+        with self._store.reading():
+            return self._store.table.values(key)
 
     def __len__(self) -> int:
         """How many passages it holds."""
-        return len(self._index)
+        with self._store.reading():
+            return len(self._store.index)
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Sources of all documents, sorted."""
-        return self._table.sources
+        return self._store.sources
 
     def close(self) -> None:
         """Let go of the files of an opened index. The knowledge base is of no use afterwards."""
-        self._table.close()
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -368,25 +596,26 @@ def _favoured(fused: dict[int, float], wanted: Sequence[tuple[NDArray[np.int64],
     return dict(sorted(scores.items(), key=lambda pair: -pair[1]))
 
 
-def _embed(
-    embedder: Embedder, chunks: Sequence[Chunk], progress: Progress | None
-) -> tuple[Embedder, NDArray[np.float32]]:
-    """Vectors of all chunks, and the embedder to ask with: centred on them if it needs a centre."""
-    centring = embedder if isinstance(embedder, CenteringEmbedder) and embedder.center is None else None
-    batches: list[NDArray[np.float32]] = []
-    for first in range(0, len(chunks), _BATCH):
-        texts = [chunk.in_context for chunk in chunks[first : first + _BATCH]]
-        batches.append(centring.pooled(texts) if centring else embedder.embed(texts))
-        if progress:
-            progress(first + len(texts), len(chunks))
-    vectors = np.concatenate(batches)
-    if centring is None:
-        return embedder, vectors
-    centred = centring.with_center(vectors.mean(axis=0))
-    return centred, centred.finish(vectors)
+def _uncentred(embedder: Embedder) -> CenteringEmbedder | None:
+    """The embedder, if it needs a centre and has none."""
+    return embedder if isinstance(embedder, CenteringEmbedder) and embedder.center is None else None
 
 
-def _indexed(vectors: NDArray[np.float32], dim: int, device: Device) -> VectorIndex:
-    index = VectorIndex(dim, device=device)
-    index.add(vectors)
-    return index
+def _centred(embedder: Embedder, store: Store) -> Embedder:
+    """The embedder with the centre that the store's vectors were made with."""
+    center = store.center
+    return embedder if center is None or not isinstance(embedder, CenteringEmbedder) else embedder.with_center(center)
+
+
+def _batches(places: Sequence[int], sized: Mapping[int, Sequence[Any]], size: int) -> Iterator[list[int]]:
+    """Cut into runs that hold about so many parts each."""
+    batch: list[int] = []
+    count = 0
+    for place in places:
+        batch.append(place)
+        count += len(sized[place])
+        if count >= size:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch

@@ -1,16 +1,17 @@
-"""Passages in SQLite, and a whole index as one folder that is never half-written.
+"""Passages and their vectors as one thing: in memory, or in a folder that is never half-written.
 
 ::
 
     INDEX/
-      manifest.json                what is valid; replaced atomically, last
-      generation-3f2a91c07b5e/     one complete write of the index; never changed afterwards
-        passages.sqlite            documents, passages, keyword index (FTS5)
-        vectors.npy                float32, shape (passages, dim)
-        center.npy                 float32, shape (dim,): only for embedders that are centred
+      manifest.json                which generation is valid, and which embedder made it; replaced atomically
+      generation-3f2a91c07b5e/
+        passages.sqlite            documents, passages, keyword index (FTS5), what is committed of the vectors; WAL
+        vectors.f32                float32 rows, only ever appended to
 
-A write makes a new generation, then swaps the manifest, then removes the old generation. Killed at any point, it leaves
-the old index as it was; what it left behind is removed by the next write. Readers that have the old one open keep it.
+A change appends its vectors, then commits to the database, which says how many vectors count: killed at any point, the
+change is there or it is not, and what it left behind the last vector that counts is cut off by the next one. There is
+one writer at a time, across processes; readers are not disturbed by it, and see each change as a whole, at their next
+search. Writing everything anew (`Store.write`) makes a new generation, swaps the manifest, and removes the old one.
 """
 
 from __future__ import annotations
@@ -18,260 +19,36 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import secrets
 import shutil
 import sqlite3
+import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .chunking import Chunk
-from .errors import IndexCorrupt, IndexNotFound, LoadingError, StoreError
-from .filters import Where, condition, facts
-from .keyword import content_terms, match_expression, terms
-from .loading import Document
-from .passages import Passage
+from .errors import IndexCorrupt, IndexNotFound, StoreError
+from .filters import Where
+from .index import Device, VectorIndex
+from .table import SCHEMA, Cut, PassageTable
+from .vectorlog import VectorLog
 
 FORMAT = "vivavoce-index"
-VERSION = 2
+VERSION = 3
+WAIT = 60.0
+"""How many seconds a writer waits for another one."""
 _MANIFEST = "manifest.json"
 _PASSAGES = "passages.sqlite"
-_VECTORS = "vectors.npy"
-_CENTER = "center.npy"
-
-_SCHEMA = """
-CREATE TABLE documents (
-    id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
-    sha256 TEXT NOT NULL, metadata TEXT NOT NULL
-);
-CREATE TABLE passages (  -- id is the row of its vector
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, document INTEGER NOT NULL REFERENCES documents (id),
-    heading TEXT NOT NULL, text TEXT NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL, body_start INTEGER NOT NULL
-);
-CREATE TABLE facts (  -- what can be filtered for
-    key TEXT NOT NULL, value NOT NULL, document INTEGER NOT NULL REFERENCES documents (id),
-    PRIMARY KEY (key, value, document)
-) WITHOUT ROWID;
-CREATE INDEX passages_of_document ON passages (document);
-CREATE VIRTUAL TABLE words USING fts5 (
-    title, heading, body, content = '', tokenize = 'porter unicode61 remove_diacritics 2'
-);
-"""
-
-
-class PassageTable:
-    """Documents and passages in one SQLite database, with its keyword index. Passages are named by row, from 0.
-
-    Reading from several threads at once is safe.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Take over a connection to a finished table; ``build`` and ``open`` make them."""
-        self._connection = connection
-        self._lock = threading.Lock()
-        self._count = int(self._all("SELECT count(*) FROM passages")[0][0])
-        self._closed = weakref.finalize(self, connection.close)
-
-    @classmethod
-    def build(cls, documents: Sequence[Document], chunks: Sequence[Chunk]) -> PassageTable:
-        """Put documents and their chunks into a new table in memory; row ``i`` is ``chunks[i]``.
-
-        Raises:
-            LoadingError: If two documents have the same source, or metadata is not plain JSON.
-        """
-        titles = {chunk.source: chunk.title for chunk in chunks}
-        numbers = {document.source: number for number, document in enumerate(documents)}
-        if len(numbers) < len(documents):
-            raise LoadingError("Two documents have the same source: give each its own.")
-        connection = sqlite3.connect(":memory:", check_same_thread=False)
-        with connection:
-            connection.executescript(_SCHEMA)
-            connection.executemany(
-                "INSERT INTO documents VALUES (?, ?, ?, ?, ?)",
-                (
-                    (
-                        number,
-                        document.source,
-                        titles.get(document.source, document.title),
-                        hashlib.sha256(document.text.encode()).hexdigest(),
-                        _json(document),
-                    )
-                    for number, document in enumerate(documents)
-                ),
-            )
-            connection.executemany(
-                "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        row,
-                        chunk.id,
-                        numbers[chunk.source],
-                        chunk.heading,
-                        chunk.text,
-                        chunk.start,
-                        chunk.end,
-                        chunk.body_start,
-                    )
-                    for row, chunk in enumerate(chunks)
-                ),
-            )
-            connection.executemany(
-                "INSERT INTO words (rowid, title, heading, body) VALUES (?, ?, ?, ?)",
-                ((row, chunk.title, chunk.heading, chunk.body) for row, chunk in enumerate(chunks)),
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO facts (key, value, document) VALUES (?, ?, ?)",
-                (
-                    (*fact, number)
-                    for number, document in enumerate(documents)
-                    for fact in facts(document.metadata, document.source, titles.get(document.source, document.title))
-                ),
-            )
-            connection.execute("INSERT INTO words (words) VALUES ('optimize')")
-        return cls(connection)
-
-    @classmethod
-    def open(cls, path: Path) -> PassageTable:
-        """Open a table that was written with ``write``; it is never changed."""
-        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        return cls(sqlite3.connect(uri, uri=True, check_same_thread=False))
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Sources of all documents, sorted."""
-        return tuple(source for (source,) in self._all("SELECT source FROM documents ORDER BY source"))
-
-    def where(self, where: Where) -> NDArray[np.int64]:
-        """Rows of the passages whose document a filter holds for, ascending.
-
-        Raises:
-            ValueError: If the filter is malformed.
-        """
-        sql, values = condition(where)
-        found = self._all(f"SELECT id FROM passages WHERE {sql} ORDER BY id", values)
-        return np.fromiter((row for (row,) in found), np.int64, len(found))
-
-    def values(self, key: str) -> tuple[Any, ...]:
-        """All values that a key of the metadata has, sorted; numbers before texts."""
-        return tuple(
-            value for (value,) in self._all("SELECT DISTINCT value FROM facts WHERE key = ? ORDER BY value", (key,))
-        )
-
-    def grouping(self, least: int) -> str | None:
-        """See `LocalKnowledge.names`."""
-        found = self._all(
-            "SELECT key, count(DISTINCT value) AS values_ FROM facts WHERE typeof(value) = 'text' GROUP BY key "
-            "HAVING values_ BETWEEN ? AND ? ORDER BY values_ DESC, key = 'source', key LIMIT 1",
-            (least, len(self) // 2),
-        )
-        return str(found[0][0]) if found else None
-
-    def ordinary(self, key: str, share: float, sample: int) -> frozenset[str]:
-        """See `LocalKnowledge.ordinary`."""
-        holding: dict[str, set[Any]] = {}
-        told = self._all(
-            "SELECT f.value, d.title || ' ' || p.text FROM passages AS p JOIN documents AS d ON d.id = p.document "
-            "JOIN facts AS f ON f.document = p.document AND f.key = ? ORDER BY p.id * 2654435761 % 4294967296 LIMIT ?",
-            (key, sample),
-        )
-        for value, text in told:
-            for term in set(terms(text)):
-                holding.setdefault(term, set()).add(value)
-        least = max(2.0, share * len({value for value, _ in told}))
-        return frozenset(term for term, values in holding.items() if len(values) >= least)
-
-    def keyword(
-        self,
-        query: str,
-        k: int,
-        column_weights: tuple[float, float, float],
-        where: Where | None = None,
-        others: Sequence[NDArray[np.int64]] = (),
-    ) -> dict[int, float]:
-        """Find rows by the words of a query.
-
-        Args:
-            query: Any text; a row is found if it holds any of the content terms.
-            k: How many at most.
-            column_weights: What a word counts in the title, in the headings and in the body.
-            where: Only passages whose document this holds for.
-            others: Rows among which as many are looked for besides.
-
-        Returns:
-            Coverage of each row, best first: its BM25 score as a share of what a passage would get that repeats every
-            term for ever, in [0, 1). Unlike BM25 itself it does not grow with the length of the query, and terms that
-            stand nowhere (misheard, perhaps) count as rare ones that are missing.
-        """
-        asked = content_terms(query)
-        if not asked:
-            return {}
-        searches: list[tuple[str, list[Any]]] = [("", [])]
-        if where is not None:
-            sql, values = condition(where)
-            searches = [(f" AND rowid IN (SELECT id FROM passages WHERE {sql})", values)]
-        searches += [(" AND rowid IN (SELECT value FROM json_each(?))", [json.dumps(rows.tolist())]) for rows in others]
-        found = [
-            line
-            for only, values in searches
-            for line in self._all(
-                "SELECT rowid, bm25(words, ?, ?, ?) AS cost FROM words "
-                f"WHERE words MATCH ?{only} ORDER BY cost, rowid LIMIT ?",
-                (*column_weights, match_expression(asked), *values, k),
-            )
-        ]
-        limit = sum(map(self._most, asked)) if found else 1.0
-        return {row: -cost / limit for row, cost in found}
-
-    def _most(self, term: str) -> float:
-        """What one term adds to a BM25 score at most: ``idf · (k1 + 1)``, with FTS5's idf and its k1 of 1.2."""
-        (holding,) = self._all("SELECT count(*) FROM words WHERE words MATCH ?", (match_expression([term]),))[0]
-        return 2.2 * max(math.log((self._count - holding + 0.5) / (holding + 0.5)), 1e-6)
-
-    def passages(self, rows: Sequence[int]) -> list[Passage]:
-        """The passages in these rows, in this order."""
-        found = self._all(
-            "SELECT p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start "
-            "FROM passages AS p JOIN documents AS d ON d.id = p.document "
-            f"WHERE p.id IN ({', '.join('?' * len(rows))})",
-            tuple(rows),
-        )
-        by_row = {
-            row: Passage(
-                key, text, source, 0.0, heading, title, json.loads(metadata), span=(first, last), body_start=body_start
-            )
-            for row, key, text, source, heading, title, metadata, first, last, body_start in found
-        }
-        return [by_row[row] for row in rows]
-
-    def write(self, path: Path) -> None:
-        """Copy the whole table into a new file."""
-        copy = sqlite3.connect(path)
-        try:
-            with self._lock:
-                self._connection.backup(copy)
-        finally:
-            copy.close()
-
-    def close(self) -> None:
-        """Let go of the file. The table is of no use afterwards."""
-        self._closed()
-
-    def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
-            return self._connection.execute(sql, values).fetchall()
+_VECTORS = "vectors.f32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,125 +60,368 @@ class Manifest:
         embedder: Name of the embedder that made the vectors.
         fingerprint: Fingerprint of that embedder.
         dim: Length of the vectors.
-        documents: How many documents it holds.
-        passages: How many passages, and so vectors.
-        files: Size in bytes and SHA-256 (hex) of each file, by name.
     """
 
     generation: str
     embedder: str
     fingerprint: str
     dim: int
-    documents: int
-    passages: int
-    files: Mapping[str, tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class StoredIndex:
-    """An index read from disk.
+class StoreStats:
+    """How much there is.
 
     Attributes:
-        manifest: What the folder says about itself.
-        table: Its passages; open, close it after use.
-        vectors: float32, shape (passages, dim).
-        center: float32, shape (dim,), or None if the embedder needs none.
+        documents: Documents.
+        passages: Passages, each with a vector.
+        removed: Vectors that belong to no passage any more; compacting takes them away.
+        change: Number of the last change.
+        bytes: On disk; 0 in memory.
     """
 
-    manifest: Manifest
-    table: PassageTable
-    vectors: NDArray[np.float32]
-    center: NDArray[np.float32] | None
+    documents: int
+    passages: int
+    removed: int
+    change: int
+    bytes: int
+
+
+class Moved(Exception):
+    """Another writer changed the documents in question meanwhile: look again."""
+
+
+class Store:
+    """Passages and vectors that belong together. Safe to use from several threads."""
+
+    def __init__(self, table: PassageTable, index: VectorIndex) -> None:
+        """Put an empty table and an empty index together; `in_memory` and `open` make stores."""
+        self.table = table
+        self.index = index
+        self._lock = threading.RLock()
+        self._root: Path | None = None
+        self._log: VectorLog | None = None
+        self._seen: tuple[int, ...] = ()  # the manifest's inode, time and size
+        self._change = table.change  # up to which the index is
+        self._next = 0  # row
+        self._writable = True
+        self._device: Device = "auto"
+        self.manifest: Manifest | None = None
+
+    @classmethod
+    def in_memory(cls, dim: int, device: Device = "auto") -> Self:
+        """An empty store of its own."""
+        return cls(PassageTable.in_memory(), VectorIndex(dim, device=device))
+
+    @classmethod
+    def open(cls, path: str | Path, device: Device = "auto") -> Self:
+        """Open an index folder, and check that all vectors are there and unchanged.
+
+        Raises:
+            IndexNotFound: If there is no index.
+            IndexCorrupt: If a file is missing, truncated or changed; the message names it and how to build it again.
+        """
+        root = Path(path)
+        seen = _signature(root)
+        manifest = read_manifest(root)
+        while True:
+            try:
+                return cls._of_generation(root, manifest, seen, device)
+            except IndexCorrupt:
+                seen, before = _signature(root), manifest
+                manifest = read_manifest(root)
+                if manifest == before:  # else a writer replaced the generation between the two reads
+                    raise
+
+    @classmethod
+    def _of_generation(cls, root: Path, manifest: Manifest, seen: tuple[int, ...], device: Device) -> Self:
+        folder = root / manifest.generation
+        table, writable = _open_table(root, folder / _PASSAGES)
+        try:
+            store = cls(table, VectorIndex(manifest.dim, device=device))
+            store._root, store.manifest, store._seen, store._device = root, manifest, seen, device
+            store._log = VectorLog(folder / _VECTORS, manifest.dim)
+            store._change, store._writable = -1, writable
+            with store._readable(), table.reading():
+                store._catch_up()
+        except BaseException:
+            table.close()
+            raise
+        return store
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Make everything that is read inside, from the table and the index, one state: the newest that is committed.
+
+        Raises:
+            IndexCorrupt: If a file was damaged meanwhile.
+        """
+        with self._lock, self._readable():
+            self._follow()
+            with self.table.reading():
+                self._catch_up()
+                yield
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Sources of all documents, sorted."""
+        with self.reading():
+            return self.table.sources
+
+    @property
+    def center(self) -> NDArray[np.float32] | None:
+        """See `PassageTable.center`."""
+        return self.table.center
+
+    def stats(self) -> StoreStats:
+        """How much there is."""
+        with self.reading():
+            removed = self.table.vectors - len(self.table)
+            size = 0
+            if self._root is not None and self.manifest is not None:
+                folder = self._root / self.manifest.generation
+                size = sum(file.stat().st_size for file in folder.iterdir())
+            return StoreStats(self.table.documents, len(self.table), removed, self.table.change, size)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except IndexCorrupt as error:
+            raise IndexCorrupt(f"{error}: build the index again with {_fix(self._root)}.") from error
+        except sqlite3.DatabaseError as error:
+            if self._root is None or self.manifest is None:
+                raise
+            file = self._root / self.manifest.generation / _PASSAGES
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                raise StoreError(f"{file} is in use ({error}): try again.", retryable=True) from error
+            raise IndexCorrupt(
+                f"{file} is damaged ({error}): build the index again with {_fix(self._root)}."
+            ) from error
+
+    def _follow(self) -> None:
+        """Turn to the generation that is valid now, if there is another one."""
+        if self._root is None:
+            return
+        seen = _signature(self._root)
+        if seen == self._seen or not seen:  # a folder that was taken away: what is open is still good
+            return
+        manifest = read_manifest(self._root)
+        # Vectors of another embedder cannot be compared with ours: then what is open is still good.
+        if manifest != self.manifest and (self.manifest is None or manifest.fingerprint == self.manifest.fingerprint):
+            fresh = type(self).open(self._root, self._device)
+            self.table.close()
+            self.table, self.index, self.manifest = fresh.table, fresh.index, fresh.manifest
+            self._log, self._change, self._next, self._writable = (
+                fresh._log,
+                fresh._change,
+                fresh._next,
+                fresh._writable,
+            )
+        self._seen = seen
+
+    def _catch_up(self) -> None:
+        """Bring the vectors in memory to the state that the table is in."""
+        change = self.table.change
+        if change == self._change or self._log is None:
+            return
+        removed = self.table.removed(self._change)
+        sums = self.table.sums(self._next)
+        vectors = self._log.read(sums)
+        rows = np.arange(self._next, self._next + len(vectors))
+        kept = ~np.isin(rows, removed)
+        self.index.remove(removed)
+        self.index.add(vectors[kept], rows[kept])
+        self._next += len(vectors)
+        self._change = change
+
+    # --- changing -----------------------------------------------------------------------------------------------------
+
+    def replace(
+        self,
+        removed: Sequence[str],
+        cuts: Sequence[Cut] = (),
+        digests: Sequence[str] = (),
+        fresh: Sequence[str] = (),
+        vectors: NDArray[np.float32] | None = None,
+        center: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Take documents out and put documents in, all or nothing.
+
+        Args:
+            removed: Sources of documents to take out; those that are not there are passed over.
+            cuts: Documents to put in; where one of that source is there, it is replaced.
+            digests: Of each (`Cut.digest`).
+            fresh: Ids of those chunks that get a new vector; the others keep the one they have.
+            vectors: float32, shape (len(fresh), dim): theirs.
+            center: The embedder's centre, if one was fitted just now.
+
+        Raises:
+            Moved: If a chunk has no vector to keep any more.
+            LoadingError: If two documents have the same source, or metadata is not plain JSON.
+            StoreError: If it cannot be written, or another process writes for too long. What was there is still there.
+        """
+        added = np.empty((0, self.index.dim), np.float32) if vectors is None else vectors
+        self.index.check(added)
+        with self._lock, self._writing():
+            with self.table.writing():
+                sources = [cut.document.source for cut in cuts]
+                there = self.table.keys(sources)
+                first = self.table.vectors
+                rows = {name: first + place for place, name in enumerate(fresh)}
+                kept = {chunk.id: there.get(chunk.id) for cut in cuts for chunk in cut.chunks if chunk.id not in rows}
+                if None in kept.values():
+                    raise Moved
+                reused = frozenset(row for row in kept.values() if row is not None)
+                gone = self.table.remove([*removed, *sources], reused)
+                self.table.insert(
+                    cuts, digests, {**{name: row for name, row in kept.items() if row is not None}, **rows}
+                )
+                if len(added):
+                    crc32 = 0 if self._log is None else self._log.append(first, added)
+                    self.table.append_sum(first, len(added), crc32)
+                if center is not None:
+                    self.table.center = center
+            if self._log is None:
+                self.index.remove(gone)
+                if len(added):
+                    self.index.add(added, np.arange(first, first + len(added)))
+                self._change, self._next = self.table.change, first + len(added)
+            else:
+                with self.table.reading():
+                    self._catch_up()
+
+    def remove(self, sources: Sequence[str] | None = None, where: Where | None = None) -> int:
+        """See `LocalKnowledge.delete`."""
+        if sources is None and where is None:
+            raise ValueError("say which documents to take out: sources, where, or both.")
+        with self.reading():
+            found = self.table.sources if where is None else self.table.sources_where(where)
+        named = found if sources is None else sorted(set(found) & set(sources))
+        if named:
+            self.replace(named)
+        return len(named)
+
+    def compact(self) -> None:
+        """Write an index folder anew, without what was removed.
+
+        Raises:
+            StoreError: If it cannot be written. What was there is still there.
+        """
+        if self._root is None or self.manifest is None:
+            raise StoreError("An index in memory has nothing to compact: save it into a folder.", stage="save")
+        with self._lock, self._writing():
+            self._rewrite(self._root, self.manifest.embedder, self.manifest.fingerprint)
+            self._follow()
+
+    def write(self, path: str | Path, embedder: str, fingerprint: str, wait: float = WAIT) -> None:
+        """Write everything into a folder: a new one, an empty one, or one that holds an index, which is replaced.
+
+        Args:
+            path: The folder.
+            embedder: Name of the embedder that made the vectors.
+            fingerprint: Its fingerprint.
+            wait: How many seconds to wait for another writer.
+
+        Raises:
+            StoreError: If the folder holds something else, or cannot be written. An index that was there is still
+                there.
+        """
+        root = Path(path)
+        created = not root.exists()
+        if not created and not root.is_dir():
+            raise StoreError(f"{root} is a file: name a folder for the index.", stage="save")
+        try:
+            with _clear_errors(root):
+                root.mkdir(parents=True, exist_ok=True)
+                with _only_writer(root, wait), self.reading():
+                    entries = [entry.name for entry in root.iterdir()]
+                    if entries and not any(map(_is_ours, entries)):
+                        raise StoreError(
+                            f"{root} holds other files and no index: name a new or empty folder.", stage="save"
+                        )
+                    self._rewrite(root, embedder, fingerprint)
+        finally:
+            if created and root.is_dir() and not any(root.iterdir()):
+                root.rmdir()
+
+    def _rewrite(self, root: Path, embedder: str, fingerprint: str) -> None:
+        """Make a new generation and let the manifest name it; the caller is the only writer."""
+        try:
+            generation = root / f"generation-{secrets.token_hex(6)}"
+            generation.mkdir()
+            copy = sqlite3.connect(generation / _PASSAGES, isolation_level=None)
+            try:
+                copy.execute("PRAGMA journal_mode = WAL")
+                copy.executescript(SCHEMA)
+                rows = self.table.copy_into(copy)
+                vectors = self.index.vectors(rows)
+                crc32 = VectorLog(generation / _VECTORS, self.index.dim).append(0, vectors)
+                if len(rows):
+                    copy.execute("INSERT INTO appended VALUES (0, ?, ?)", (len(rows), crc32))
+            finally:
+                copy.close()
+            _sync(generation / _PASSAGES)
+            _sync(generation)
+            _swap_manifest(root, Manifest(generation.name, embedder, fingerprint, self.index.dim))
+        finally:
+            _sweep(root)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only writer, of the newest state."""
+        if self._root is None:
+            yield
+            return
+        if not self._writable:
+            raise StoreError(f"{self._root} cannot be written: copy the index to a folder of yours.", stage="save")
+        with _clear_errors(self._root), _only_writer(self._root, WAIT), self._readable_writer():
+            yield
+
+    @contextmanager
+    def _readable_writer(self) -> Iterator[None]:
+        with self._readable():
+            self._follow()
+            with self.table.reading():
+                self._catch_up()
+        yield
+
+    # --- as a whole ---------------------------------------------------------------------------------------------------
+
+    def problems(self) -> list[str]:
+        """Look through everything, and say in sentences what is wrong; empty if nothing is."""
+        with self._lock:
+            found = self.table.problems()
+            if self._root is None or self.manifest is None or self._log is None:
+                return found
+            folder = self._root / self.manifest.generation
+            found = [f"{folder / _PASSAGES}: {problem}" for problem in found]
+            try:
+                self._log.read(self.table.sums())
+            except IndexCorrupt as error:
+                found.append(str(error))
+            except sqlite3.DatabaseError:
+                pass  # told already
+            ours = {_MANIFEST, self.manifest.generation}
+            found += [
+                f"{entry} is no part of the index" for entry in sorted(self._root.iterdir()) if entry.name not in ours
+            ]
+            parts = (_PASSAGES, f"{_PASSAGES}-wal", f"{_PASSAGES}-shm", _VECTORS)
+            return found + [
+                f"{file} is no part of the index" for file in sorted(folder.iterdir()) if file.name not in parts
+            ]
+
+    def close(self) -> None:
+        """Let go of the files. The store is of no use afterwards."""
+        with self._lock:
+            self.table.close()
 
 
 def is_index(path: str | Path) -> bool:
     """Whether a folder says that it is an index (it may still be damaged)."""
     return (Path(path) / _MANIFEST).is_file()
-
-
-def write_index(
-    path: str | Path,
-    table: PassageTable,
-    vectors: NDArray[np.float32],
-    *,
-    embedder: str,
-    fingerprint: str,
-    center: NDArray[np.float32] | None = None,
-) -> Manifest:
-    """Write an index, or replace the one that is there. A second writer waits for the first.
-
-    Args:
-        path: Folder of the index: a new one, an empty one, or one that holds an index.
-        table: The passages.
-        vectors: float32, shape (len(table), dim).
-        embedder: Name of the embedder that made them.
-        fingerprint: Its fingerprint.
-        center: float32, shape (dim,): its centre, if it has one.
-
-    Returns:
-        What was written.
-
-    Raises:
-        StoreError: If the folder holds something else, or cannot be written. An index that was there is still there.
-    """
-    root = Path(path)
-    created = not root.exists()
-    if not created and not root.is_dir():
-        raise StoreError(f"{root} is a file: name a folder for the index.", stage="save")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _only_writer(root):
-            entries = [entry.name for entry in root.iterdir()]
-            if entries and not any(map(_is_ours, entries)):
-                raise StoreError(f"{root} holds other files and no index: name a new or empty folder.", stage="save")
-            try:
-                generation = root / f"generation-{secrets.token_hex(6)}"
-                generation.mkdir()
-                table.write(generation / _PASSAGES)
-                np.save(generation / _VECTORS, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
-                if center is not None:
-                    np.save(generation / _CENTER, np.ascontiguousarray(center, np.float32), allow_pickle=False)
-                files = {file.name: _seal(file) for file in sorted(generation.iterdir())}
-                counts = (vectors.shape[1], len(table.sources), len(table))
-                manifest = Manifest(generation.name, embedder, fingerprint, *counts, files)
-                _sync(generation)
-                _swap_manifest(root, manifest)
-            finally:
-                _sweep(root)
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(
-            f"The index could not be written to {root} ({error}): make room or choose another folder.",
-            stage="save",
-            retryable=True,
-        ) from error
-    finally:
-        if created and root.is_dir() and not any(root.iterdir()):
-            root.rmdir()
-    return manifest
-
-
-def read_index(path: str | Path) -> StoredIndex:
-    """Open an index and check that all of it is there and unchanged.
-
-    Args:
-        path: Folder of the index.
-
-    Returns:
-        Its parts.
-
-    Raises:
-        IndexNotFound: If there is no index.
-        IndexCorrupt: If a file is missing, truncated or changed; the message names it and how to build it again.
-    """
-    root = Path(path)
-    while True:
-        manifest = read_manifest(root)
-        try:
-            return _read_generation(root, manifest)
-        except IndexCorrupt:
-            # A writer may have replaced the generation between the two reads.
-            if read_manifest(root).generation == manifest.generation:
-                raise
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -415,7 +435,7 @@ def read_manifest(path: str | Path) -> Manifest:
     try:
         content = json.loads((root / _MANIFEST).read_bytes())
         checksum = content.pop("checksum")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise IndexNotFound(f"There is no index at {root}: build it with {_fix(root)}.") from error
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise IndexCorrupt(f"{root / _MANIFEST} is damaged: build the index again with {_fix(root)}.") from error
@@ -426,36 +446,66 @@ def read_manifest(path: str | Path) -> Manifest:
         )
     if checksum != _checksum(content):
         raise IndexCorrupt(f"{root / _MANIFEST} was changed: build the index again with {_fix(root)}.")
-    files = {name: (size, sha256) for name, (size, sha256) in content["files"].items()}
-    own = {name: content[name] for name in ("generation", "embedder", "fingerprint", "dim", "documents", "passages")}
-    return Manifest(**own, files=files)
+    return Manifest(**{one.name: content[one.name] for one in fields(Manifest)})
 
 
-def _read_generation(root: Path, manifest: Manifest) -> StoredIndex:
-    folder = root / manifest.generation
-    for name, (size, sha256) in manifest.files.items():
-        file = folder / name
-        try:
-            found = file.stat().st_size
-            problem = "is truncated" if found < size else "was changed"
-            if found == size and _sha256(file) == sha256:
-                continue
-        except OSError as error:
-            problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise IndexCorrupt(f"{file} {problem}: build the index again with {_fix(root)}.")
+def _open_table(root: Path, file: Path) -> tuple[PassageTable, bool]:
+    """The database of a generation, and whether it can be written."""
+    if not file.exists():
+        raise IndexCorrupt(f"{file} is missing: build the index again with {_fix(root)}.")
+    log = file.with_name(f"{file.name}-wal")
+    aside: Path | None = None
     try:
-        vectors = np.load(folder / _VECTORS, allow_pickle=False)
-        center = np.load(folder / _CENTER, allow_pickle=False) if _CENTER in manifest.files else None
-        table = PassageTable.open(folder / _PASSAGES)
+        missing = 0 if log.exists() and log.stat().st_size else _missing(file)
+        if missing > 0:
+            raise IndexCorrupt(f"{file} is truncated ({missing:,} bytes): build the index again with {_fix(root)}.")
+        connection, writable = _connect(f"{file.absolute().as_uri()}?mode=rw"), True
+        try:
+            connection.execute("SELECT change FROM state").fetchone()
+        except sqlite3.OperationalError:
+            # WAL needs a place for its shared memory. Where nothing can be written, nobody else writes either.
+            connection.close()
+            writable = False
+            if log.exists() and log.stat().st_size:
+                # Changes that are committed may stand in the log only: read both where SQLite can bring them together.
+                aside = Path(tempfile.mkdtemp(prefix="vivavoce-"))
+                for one in (file, log):
+                    shutil.copy(one, aside)
+                connection = _connect((aside / file.name).as_uri())
+            else:
+                connection = _connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1")
+        connection.execute("SELECT change FROM state").fetchone()
     except (OSError, sqlite3.Error) as error:
-        raise IndexCorrupt(f"{folder} cannot be read ({error}): build the index again with {_fix(root)}.") from error
-    return StoredIndex(manifest, table, vectors, center)
+        raise _damaged(file, error, root) from error
+    table = PassageTable(connection)
+    if aside is not None:
+        weakref.finalize(table, shutil.rmtree, aside, ignore_errors=True)
+    return table, writable
+
+
+def _missing(file: Path) -> int:
+    """How many bytes a database that nobody is writing to lacks, by what its first page says."""
+    with file.open("rb") as stream:
+        head = stream.read(100)
+    size = int.from_bytes(head[16:18], "big") if len(head) == 100 else 1
+    return int.from_bytes(head[28:32], "big") * (65536 if size == 1 else size) - file.stat().st_size
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=30)
+
+
+def _signature(root: Path) -> tuple[int, ...]:
+    """Changes with every manifest; empty if there is none."""
+    try:
+        found = (root / _MANIFEST).stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _swap_manifest(root: Path, manifest: Manifest) -> None:
     content = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
-    # The checksum covers what JSON gives back: there, tuples are lists.
-    content = json.loads(json.dumps(content))
     content["checksum"] = _checksum(content)
     beside = root / f"{_MANIFEST}.new"
     beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
@@ -483,18 +533,48 @@ def _is_ours(name: str) -> bool:
 
 
 @contextmanager
-def _only_writer(root: Path) -> Iterator[None]:
+def _only_writer(root: Path, wait: float) -> Iterator[None]:
+    """Hold the folder's lock, which the system lets go of when the process ends, however it ends."""
     handle = os.open(root, os.O_RDONLY)
+    until = time.monotonic() + wait
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # let go of when the process ends, however it ends
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise StoreError(
+                        f"Another process has been writing to {root} for {wait:.0f} s: try again when it is done.",
+                        stage="save",
+                        retryable=True,
+                    ) from None
+                time.sleep(0.01)
         yield
     finally:
         os.close(handle)
 
 
-def _seal(file: Path) -> tuple[int, str]:
-    _sync(file)
-    return file.stat().st_size, _sha256(file)
+@contextmanager
+def _clear_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not isinstance(error, sqlite3.OperationalError):
+            raise IndexCorrupt(
+                f"The index at {root} is damaged ({error}): build it again with {_fix(root)}."
+            ) from error
+        raise StoreError(
+            f"The index could not be written to {root} ({error}): make room or choose another folder.",
+            stage="save",
+            retryable=True,
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"The index could not be written to {root} ({error}): make room or choose another folder.",
+            stage="save",
+            retryable=True,
+        ) from error
 
 
 def _sync(path: Path) -> None:
@@ -505,21 +585,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _json(document: Document) -> str:
-    try:
-        return json.dumps(dict(document.metadata), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise LoadingError(f"The metadata of {document.source} is not plain JSON ({error}).") from error
+def _damaged(file: Path, error: Exception, root: Path) -> IndexCorrupt:
+    return IndexCorrupt(f"{file} is damaged ({error}): build the index again with {_fix(root)}.")
 
 
-def _fix(root: Path) -> str:
+def _fix(root: Path | None) -> str:
     return f"`vivavoce index DIR --out {root}`"

@@ -457,9 +457,63 @@ def test_a_handbook_with_a_binary_file_in_it(minilm_dir, tmp_path, caplog):
     (folder / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     made = vivavoce("index", folder, "--out", out, "--json")
     assert made.code == 0, made.err
-    assert made.lines == [{"index": str(out), "passages": 1, "sources": 1}]
+    [line] = made.lines
+    assert (line["passages"], line["sources"], line["added"]) == (1, 1, 1)
     assert "skipped menu.md: binary, not text" in caplog.text and "skipped photo.jpg" in caplog.text
     assert vivavoce("search", out, "password", "--json").lines[0]["passages"][0]["source"] == "wifi.md"
+
+
+@weights
+def test_an_index_is_kept_up_to_date(minilm_dir, tmp_path):
+    folder, out = tmp_path / "handbook", tmp_path / "index"
+    folder.mkdir()
+    (folder / "wifi.md").write_text("---\nyear: 2020\n---\n# Wifi\n\nThe wifi password is roasted-bean-42.")
+    (folder / "tea.md").write_text("# Tea\n\nTea costs two dollars.")
+
+    def run(*args):
+        done = vivavoce("index", *args, "--json")
+        assert done.code == 0, done.err
+        return done.lines[0]
+
+    assert run(folder, "--out", out)["added"] == 2
+    (folder / "tea.md").write_text("# Tea\n\nTea costs three dollars.")
+    (folder / "wifi.md").unlink()
+    assert run("add", folder, "--out", out) == {
+        "index": str(out), "passages": 2, "sources": 2, "added": 0, "updated": 1, "unchanged": 0, "removed": 0
+    }  # fmt: skip
+    assert "three" in vivavoce("search", out, "price of tea", "--json").lines[0]["passages"][0]["text"]
+    told = run("stats", out)
+    assert (told["documents"], told["removed"], told["sources"]) == (2, 1, ["tea.md", "wifi.md"])
+    assert run("verify", out)["problems"] == []
+    assert run("delete", out, "--where", '{"year": 2020}') == {
+        "index": str(out), "removed": 1, "passages": 1, "sources": 1
+    }  # fmt: skip
+    (folder / "milk.md").write_text("# Milk\n\nOat milk is free.")
+    (folder / "tea.md").unlink()
+    line = run("update", folder, "--out", out)
+    assert (line["added"], line["removed"], line["sources"]) == (1, 1, 1)
+    assert run("compact", out)["bytes"] <= told["bytes"] and run("stats", out)["removed"] == 0
+    refused(vivavoce("index", "delete", out, "--source", "tea.md"), "holds no tea.md", "index stats")
+    refused(vivavoce("index", "stats", folder), "There is no index")
+    (out / "notes.txt").write_text("mine")
+    assert vivavoce("index", "verify", out).code == 1
+    wrong = vivavoce("index", "delete", out)
+    assert wrong.code == 2 and "--source" in wrong.err
+
+
+@weights
+def test_an_index_that_is_damaged_is_built_again(minilm_dir, tmp_path):
+    folder, out = tmp_path / "handbook", tmp_path / "index"
+    folder.mkdir()
+    (folder / "tea.md").write_text("# Tea\n\nTea costs two dollars.")
+    assert vivavoce("index", folder, "--out", out).code == 0
+    [vectors] = out.glob("generation-*/vectors.f32")
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    assert "is truncated" in vivavoce("index", "verify", out, "--json").lines[0]["problems"][0]
+    refused(vivavoce("index", "add", folder, "--out", out), "is truncated")
+    done = vivavoce("index", folder, "--out", out, "--json")
+    assert done.lines[0]["added"] == 1 and "built again" in " ".join(done.err.split())
+    assert vivavoce("search", out, "tea", "--json").lines[0]["passages"][0]["source"] == "tea.md"
 
 
 @weights
@@ -478,8 +532,8 @@ def test_an_index_that_is_truncated(index, tmp_path, damage):
     broken = tmp_path / "index"
     shutil.copytree(index, broken)
     [generation] = broken.glob("generation-*")
-    file = {"vectors": generation / "vectors.npy", "manifest": broken / "manifest.json"}.get(damage)
-    file = file or next(path for path in generation.iterdir() if path.suffix != ".npy")
+    file = {"vectors": generation / "vectors.f32", "manifest": broken / "manifest.json"}.get(damage)
+    file = file or generation / "passages.sqlite"
     data = file.read_bytes()
     file.unlink() if damage == "missing" else file.write_bytes(data[: len(data) // 2])
     problem = {"manifest": "is damaged", "missing": "is missing"}.get(damage, "is truncated")

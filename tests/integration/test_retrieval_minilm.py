@@ -100,7 +100,7 @@ def test_searching_costs_little_beside_embedding(knowledge, embedder):
         def embed(self, texts, *, kind="passage"):
             return vector
 
-    ready = LocalKnowledge(knowledge._table, knowledge._index, Ready())
+    ready = LocalKnowledge(knowledge._store, Ready())
     spent = []
     for _ in range(20):
         start = time.perf_counter()

@@ -43,11 +43,11 @@ PUBLIC = {
     """,
     "memory": "Episode Record RecordBusy RecordCorrupt RecordError SQLiteRecord",
     "retrieval": """
-        CenteringEmbedder Chunk ChunkOptions DeviceUnavailable DialogueOptions DialogueSearch DimensionMismatch Document
-        Embedder EmbedderMismatch EmbeddingError Hits IndexCorrupt IndexNotFound KnowledgeBase LLMEmbedder LoadedFolder
-        LoadingError LocalKnowledge Manifest Mention NameFinder Passage RetrievalError SearchOptions
-        SentenceTransformerEmbedder SkippedFile StoreError VectorIndex Where chunk_document is_index load_folder
-        read_manifest reciprocal_rank_fusion weighted_sum
+        CenteringEmbedder Changes Chunk ChunkOptions DeviceUnavailable DialogueOptions DialogueSearch DimensionMismatch
+        Document Embedder EmbedderMismatch EmbeddingError Hits IndexCorrupt IndexNotFound KnowledgeBase LLMEmbedder
+        LoadedFolder LoadingError LocalKnowledge Manifest Mention NameFinder Passage RetrievalError SearchOptions
+        SentenceTransformerEmbedder SkippedFile Store StoreError StoreStats VectorIndex Where chunk_document is_index
+        load_folder read_manifest reciprocal_rank_fusion weighted_sum
     """,
     "speech": """
         Audio AudioError BayesChooser CTCRecognizer Calibration Choice Chooser ConfusionNetwork Draft
@@ -178,7 +178,7 @@ def test_readme_lists_the_commands():
         if isinstance(node, ast.FunctionDef) and "app.command()" in map(ast.unparse, node.decorator_list)
     }
     rows = re.findall(r"^\| `vivavoce (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert sorted(rows) == sorted(commands | {"eval", "models", "train"})
+    assert sorted(rows) == sorted(commands | {"eval", "index", "models", "train"})
 
 
 def test_everybody_runs_the_same_six_names():

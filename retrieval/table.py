@@ -1,0 +1,487 @@
+"""Documents and passages in SQLite, with the keyword index over them.
+
+A passage is named by its row: the place of its vector, which never changes and is never given again. Every change has a
+number; what was removed is remembered by it, so that whoever holds vectors in memory can catch up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .chunking import Chunk, words_digest
+from .errors import LoadingError
+from .filters import Where, condition, facts
+from .keyword import content_terms, match_expression, terms
+from .loading import Document
+from .passages import Passage
+
+SCHEMA = """
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
+    digest TEXT NOT NULL, metadata TEXT NOT NULL
+);
+CREATE TABLE passages (  -- id is the row of its vector
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, document INTEGER NOT NULL REFERENCES documents (id),
+    heading TEXT NOT NULL, text TEXT NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, body_start INTEGER NOT NULL
+);
+CREATE TABLE facts (  -- what can be filtered for
+    key TEXT NOT NULL, value NOT NULL, document INTEGER NOT NULL REFERENCES documents (id),
+    PRIMARY KEY (key, value, document)
+) WITHOUT ROWID;
+CREATE INDEX facts_of_document ON facts (document);
+CREATE INDEX passages_of_document ON passages (document);
+CREATE VIRTUAL TABLE words USING fts5 (
+    title, heading, body, content = '', tokenize = 'porter unicode61 remove_diacritics 2'
+);
+CREATE TABLE removed (row INTEGER PRIMARY KEY, change INTEGER NOT NULL);  -- vectors that belong to no passage any more
+CREATE INDEX removed_in_change ON removed (change);
+CREATE TABLE appended (  -- which vectors are committed, and what they must add up to
+    first INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc32 INTEGER NOT NULL
+);
+CREATE TABLE state (change INTEGER NOT NULL, center BLOB);
+INSERT INTO state VALUES (0, NULL);
+"""
+
+_FIELDS = (
+    "p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start "
+    "FROM passages AS p JOIN documents AS d ON d.id = p.document"
+)
+
+
+_WORDS = (
+    "SELECT p.id, d.title, p.heading, substr(p.text, p.body_start + 1) "
+    "FROM passages AS p JOIN documents AS d ON d.id = p.document"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A document and the chunks it was cut into."""
+
+    document: Document
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def title(self) -> str:
+        """The title that its passages carry."""
+        return self.chunks[0].title if self.chunks else self.document.title
+
+    def digest(self, vectors: NDArray[np.float32] | None = None) -> str:
+        """SHA-256 of all that its passages depend on: two cuts with the same one need not be told apart.
+
+        Args:
+            vectors: Those of its chunks, where the owner gives them.
+        """
+        told = [
+            self.document.text,
+            self.document.format,
+            self.title,
+            metadata_json(self.document),
+            [[chunk.id, chunk.start, chunk.end] for chunk in self.chunks],
+            None if vectors is None else hashlib.sha256(vectors.astype(np.float32).tobytes()).hexdigest(),
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+class PassageTable:
+    """Documents and passages in one SQLite database, with its keyword index. Passages are named by row, from 0.
+
+    Reading from several threads at once is safe; `reading` makes several reads one.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Take over a connection in autocommit mode to a database with `SCHEMA`."""
+        self._connection = connection
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._closed = weakref.finalize(self, connection.close)
+
+    @classmethod
+    def in_memory(cls) -> PassageTable:
+        """An empty table of its own."""
+        connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        connection.executescript(SCHEMA)
+        return cls(connection)
+
+    def __len__(self) -> int:
+        return int(self._one("SELECT count(*) FROM passages"))
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Make all reads inside see one state, whatever others commit meanwhile; may be nested."""
+        with self._lock:
+            self._depth += 1
+            try:
+                if self._depth == 1 and not self._connection.in_transaction:
+                    self._connection.execute("BEGIN")
+                    try:
+                        yield
+                    finally:
+                        self._connection.execute("COMMIT")
+                else:
+                    yield
+            finally:
+                self._depth -= 1
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make all changes inside one, or none: an error takes them back. Each is numbered; see `change`."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.execute("UPDATE state SET change = change + 1")
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite may have taken it back itself: a full disk
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @property
+    def change(self) -> int:
+        """Number of the last change."""
+        return int(self._one("SELECT change FROM state"))
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Sources of all documents, sorted."""
+        return tuple(source for (source,) in self._all("SELECT source FROM documents ORDER BY source"))
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return int(self._one("SELECT count(*) FROM documents"))
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors are committed, those of removed passages included: the next row."""
+        return int(self._one("SELECT coalesce(max(first + count), 0) FROM appended"))
+
+    @property
+    def center(self) -> NDArray[np.float32] | None:
+        """The embedder's centre, float32, shape (dim,), if one was fitted."""
+        stored = self._one("SELECT center FROM state")
+        return None if stored is None else np.frombuffer(stored, np.float32).copy()
+
+    @center.setter
+    def center(self, center: NDArray[np.float32]) -> None:
+        stored = np.ascontiguousarray(center, np.float32).tobytes()
+        self._connection.execute("UPDATE state SET center = ?", (stored,))
+
+    def sums(self, first: int = 0) -> list[tuple[int, int, int]]:
+        """First row, number of rows and CRC-32 of each append from this row on, in order."""
+        return self._all("SELECT first, count, crc32 FROM appended WHERE first >= ? ORDER BY first", (first,))
+
+    def removed(self, since: int = -1) -> NDArray[np.int64]:
+        """Rows that were removed after this change, ascending."""
+        return _rows(self._all("SELECT row FROM removed WHERE change > ? ORDER BY row", (since,)))
+
+    def digests(self, sources: Sequence[str]) -> dict[str, str]:
+        """Digest of each of these documents that is there, by source."""
+        return dict(
+            self._all(
+                "SELECT source, digest FROM documents WHERE source IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(sources)),),
+            )
+        )
+
+    def keys(self, sources: Sequence[str]) -> dict[str, int]:
+        """Row of each passage of these documents, by its key."""
+        return dict(
+            self._all(
+                "SELECT p.key, p.id FROM passages AS p JOIN documents AS d ON d.id = p.document "
+                "WHERE d.source IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(sources)),),
+            )
+        )
+
+    def where(self, where: Where) -> NDArray[np.int64]:
+        """Rows of the passages whose document a filter holds for, ascending.
+
+        Raises:
+            ValueError: If the filter is malformed.
+        """
+        sql, values = condition(where)
+        return _rows(self._all(f"SELECT id FROM passages WHERE {sql} ORDER BY id", values))
+
+    def sources_where(self, where: Where) -> list[str]:
+        """Sources of the documents that a filter holds for, sorted.
+
+        Raises:
+            ValueError: If the filter is malformed.
+        """
+        sql, values = condition(where)
+        named = f"SELECT source FROM (SELECT id AS document, source FROM documents) WHERE {sql} ORDER BY source"
+        return [source for (source,) in self._all(named, values)]
+
+    def values(self, key: str) -> tuple[Any, ...]:
+        """All values that a key of the metadata has, sorted; numbers before texts."""
+        return tuple(
+            value for (value,) in self._all("SELECT DISTINCT value FROM facts WHERE key = ? ORDER BY value", (key,))
+        )
+
+    def grouping(self, least: int) -> str | None:
+        """See `LocalKnowledge.names`."""
+        found = self._all(
+            "SELECT key, count(DISTINCT value) AS values_ FROM facts WHERE typeof(value) = 'text' GROUP BY key "
+            "HAVING values_ BETWEEN ? AND ? ORDER BY values_ DESC, key = 'source', key LIMIT 1",
+            (least, len(self) // 2),
+        )
+        return str(found[0][0]) if found else None
+
+    def ordinary(self, key: str, share: float, sample: int) -> frozenset[str]:
+        """See `LocalKnowledge.ordinary`."""
+        holding: dict[str, set[Any]] = {}
+        told = self._all(
+            "SELECT f.value, d.title || ' ' || p.text FROM passages AS p JOIN documents AS d ON d.id = p.document "
+            "JOIN facts AS f ON f.document = p.document AND f.key = ? ORDER BY p.id * 2654435761 % 4294967296 LIMIT ?",
+            (key, sample),
+        )
+        for value, text in told:
+            for term in set(terms(text)):
+                holding.setdefault(term, set()).add(value)
+        least = max(2.0, share * len({value for value, _ in told}))
+        return frozenset(term for term, values in holding.items() if len(values) >= least)
+
+    # --- finding ------------------------------------------------------------------------------------------------------
+
+    def keyword(
+        self,
+        query: str,
+        k: int,
+        column_weights: tuple[float, float, float],
+        where: Where | None = None,
+        others: Sequence[NDArray[np.int64]] = (),
+    ) -> dict[int, float]:
+        """Find rows by the words of a query.
+
+        Args:
+            query: Any text; a row is found if it holds any of the content terms.
+            k: How many at most.
+            column_weights: What a word counts in the title, in the headings and in the body.
+            where: Only passages whose document this holds for.
+            others: Rows among which as many are looked for besides.
+
+        Returns:
+            Coverage of each row, best first: its BM25 score as a share of what a passage would get that repeats every
+            term for ever, in [0, 1). Unlike BM25 itself it does not grow with the length of the query, and terms that
+            stand nowhere (misheard, perhaps) count as rare ones that are missing.
+        """
+        asked = content_terms(query)
+        if not asked:
+            return {}
+        searches: list[tuple[str, list[Any]]] = [("", [])]
+        if where is not None:
+            sql, values = condition(where)
+            searches = [(f" AND rowid IN (SELECT id FROM passages WHERE {sql})", values)]
+        searches += [(" AND rowid IN (SELECT value FROM json_each(?))", [json.dumps(rows.tolist())]) for rows in others]
+        with self.reading():
+            found = [
+                line
+                for only, values in searches
+                for line in self._all(
+                    "SELECT rowid, bm25(words, ?, ?, ?) AS cost FROM words "
+                    f"WHERE words MATCH ?{only} ORDER BY cost, rowid LIMIT ?",
+                    (*column_weights, match_expression(asked), *values, k),
+                )
+            ]
+            count = len(self) if found else 0
+            limit = sum(self._most(term, count) for term in asked) if found else 1.0
+        return {row: -cost / limit for row, cost in found}
+
+    def _most(self, term: str, count: int) -> float:
+        """What one term adds to a BM25 score at most: ``idf · (k1 + 1)``, with FTS5's idf and its k1 of 1.2."""
+        holding = self._one("SELECT count(*) FROM words WHERE words MATCH ?", (match_expression([term]),))
+        return 2.2 * max(math.log((count - holding + 0.5) / (holding + 0.5)), 1e-6)
+
+    def passages(self, rows: Sequence[int]) -> list[Passage]:
+        """The passages in these rows, in this order."""
+        found = self._all(f"SELECT {_FIELDS} WHERE p.id IN (SELECT value FROM json_each(?))", (json.dumps(list(rows)),))
+        by_row = {row: _passage(values) for row, *values in found}
+        return [by_row[row] for row in rows]
+
+    def get(self, sources: Sequence[str] | None, where: Where | None, limit: int | None, offset: int) -> list[Passage]:
+        """Passages of these documents that a filter holds for, in the order of their rows.
+
+        Raises:
+            ValueError: If the filter is malformed.
+        """
+        parts, values = ["true"], list[Any]()
+        if sources is not None:
+            parts.append("d.source IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(list(sources)))
+        if where is not None:
+            sql, given = condition(where)
+            parts.append(f"p.id IN (SELECT id FROM passages WHERE {sql})")
+            values += given
+        found = self._all(
+            f"SELECT {_FIELDS} WHERE {' AND '.join(parts)} ORDER BY p.id LIMIT ? OFFSET ?",
+            (*values, -1 if limit is None else limit, offset),
+        )
+        return [_passage(fields) for _, *fields in found]
+
+    # --- changing; inside `writing` -----------------------------------------------------------------------------------
+
+    def append_sum(self, first: int, count: int, crc32: int) -> None:
+        """Say that vectors are there."""
+        self._connection.execute("INSERT INTO appended VALUES (?, ?, ?)", (first, count, crc32))
+
+    def insert(self, cuts: Sequence[Cut], digests: Sequence[str], rows: Mapping[str, int]) -> None:
+        """Add documents that are not there.
+
+        Args:
+            cuts: The documents and their chunks.
+            digests: Of each.
+            rows: Where the vector of each chunk is, by the chunk's id.
+
+        Raises:
+            LoadingError: If metadata is not plain JSON, or a source is there already.
+        """
+        last = number = int(self._one("SELECT coalesce(max(id), 0) FROM documents"))
+        documents, passages, told = [], [], []
+        for cut, digest in zip(cuts, digests, strict=True):
+            number += 1
+            document = cut.document
+            documents.append((number, document.source, cut.title, digest, metadata_json(document)))
+            told += [(*fact, number) for fact in facts(document.metadata, document.source, cut.title)]
+            for chunk in cut.chunks:
+                place = (chunk.start, chunk.end, chunk.body_start)
+                passages.append((rows[chunk.id], chunk.id, number, chunk.heading, chunk.text, *place))
+        run = self._connection.executemany
+        try:
+            run("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", documents)
+            run("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", passages)
+        except sqlite3.IntegrityError as error:
+            raise LoadingError("Two documents have the same source: give each its own.") from error
+        # Told by the database, as when they are taken out: SQLite has its own idea of what a text with zeros in it is.
+        self._connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_WORDS} WHERE d.id > ?", (last,))
+        run("INSERT OR IGNORE INTO facts (key, value, document) VALUES (?, ?, ?)", told)
+
+    def remove(self, sources: Sequence[str], keep: frozenset[int] = frozenset()) -> NDArray[np.int64]:
+        """Take documents out, with their passages.
+
+        Args:
+            sources: Of the documents; those that are not there are passed over.
+            keep: Rows whose vectors will be taken by other passages in this change.
+
+        Returns:
+            Rows whose vectors belong to no passage now.
+        """
+        named = json.dumps(list(sources))
+        run = self._connection.execute
+        # The keyword index keeps no text of its own: it has to be told what it forgets.
+        run(
+            f"INSERT INTO words (words, rowid, title, heading, body) SELECT 'delete', * FROM ({_WORDS} "
+            "WHERE d.source IN (SELECT value FROM json_each(?)))",
+            (named,),
+        )
+        ids = "SELECT id FROM documents WHERE source IN (SELECT value FROM json_each(?))"
+        gone = {row for (row,) in self._all(f"SELECT id FROM passages WHERE document IN ({ids})", (named,))} - keep
+        run(f"DELETE FROM passages WHERE document IN ({ids})", (named,))
+        run(f"DELETE FROM facts WHERE document IN ({ids})", (named,))
+        run("DELETE FROM documents WHERE source IN (SELECT value FROM json_each(?))", (named,))
+        lost = sorted(gone)
+        self._connection.executemany("INSERT INTO removed SELECT ?, change FROM state", [(row,) for row in lost])
+        return np.array(lost, np.int64)
+
+    # --- as a whole ---------------------------------------------------------------------------------------------------
+
+    def copy_into(self, connection: sqlite3.Connection) -> NDArray[np.int64]:
+        """Fill an empty database with what is here, without what was removed: rows are counted anew from 0.
+
+        Returns:
+            Which row here each new row was.
+        """
+        with self.reading():
+            rows = _rows(self._all("SELECT id FROM passages ORDER BY id"))
+            new = {int(row): place for place, row in enumerate(rows)}
+            connection.execute("BEGIN")
+            for table, columns in (("documents", 5), ("facts", 3)):
+                marks = ", ".join("?" * columns)
+                connection.executemany(f"INSERT INTO {table} VALUES ({marks})", self._each(f"SELECT * FROM {table}"))
+            connection.executemany(
+                "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                ((new[row], *rest) for row, *rest in self._each("SELECT * FROM passages ORDER BY id")),
+            )
+            connection.execute("UPDATE state SET center = ?", (self._one("SELECT center FROM state"),))
+        connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_WORDS} ORDER BY p.id")
+        connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+        connection.execute("COMMIT")
+        return rows
+
+    def problems(self) -> list[str]:
+        """What is wrong with the database, in sentences; empty if nothing is."""
+        try:
+            with self._lock:
+                found = [str(line) for (line,) in self._all("PRAGMA integrity_check(5)") if line != "ok"]
+                if not found:
+                    self._connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+        lost = self._one(
+            "SELECT count(*) FROM passages AS p WHERE NOT EXISTS "
+            "(SELECT 1 FROM appended AS a WHERE p.id BETWEEN a.first AND a.first + a.count - 1)"
+        )
+        if lost:
+            found.append(f"{lost} passages have no vector")
+        for _, *fields in self._each(f"SELECT {_FIELDS}"):
+            passage = _passage(fields)
+            digest = words_digest(passage.title, passage.heading, passage.text[passage.body_start :])
+            if not passage.id.startswith(f"{passage.source}#{digest}"):
+                found.append(f"passage {passage.id} is not as it was written")
+        return found
+
+    def close(self) -> None:
+        """Let go of the database. The table is of no use afterwards."""
+        with self._lock:
+            self._closed()
+
+    def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        return self._all(sql, values)[0][0]
+
+    def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def _each(self, sql: str) -> Iterator[Any]:
+        return iter(self._connection.execute(sql))
+
+
+def metadata_json(document: Document) -> str:
+    """A document's metadata as JSON.
+
+    Raises:
+        LoadingError: If it is not plain JSON.
+    """
+    try:
+        return json.dumps(dict(document.metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise LoadingError(f"The metadata of {document.source} is not plain JSON ({error}).") from error
+
+
+def _passage(fields: Sequence[Any]) -> Passage:
+    key, text, source, heading, title, metadata, first, last, body_start = fields
+    return Passage(
+        key, text, source, 0.0, heading, title, json.loads(metadata), span=(first, last), body_start=body_start
+    )
+
+
+def _rows(found: Sequence[tuple[int]]) -> NDArray[np.int64]:
+    return np.fromiter((row for (row,) in found), np.int64, len(found))
