@@ -1,4 +1,4 @@
-"""Nearest vectors by inner product."""
+"""Nearest vectors by inner product: exact while they are few, by codes and then exactly when they are many."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
+from .fastscan import LEAST, FastScan
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -29,7 +30,11 @@ class Hits:
 
 
 class VectorIndex:
-    """Exact search by inner product on FAISS (``IndexFlatIP``). Vectors are named by rows, which only grow.
+    """Search by inner product on FAISS. Vectors are named by rows, which only grow.
+
+    It is exact (``IndexFlatIP``), until `tune` finds so many vectors that codes are quicker (`FastScan`). Then what the
+    codes put forward is compared exactly, and at least 99 % of the ten nearest are found, by a check on the vectors
+    themselves. A filtered search, and one on a GPU, is always exact.
 
     Reading from several threads at once is safe; adding and removing while others read is not.
     """
@@ -53,6 +58,8 @@ class VectorIndex:
         self.device: Literal["cpu", "cuda"] = _choose(faiss, device)
         self._flat: Any = faiss.IndexFlatIP(dim)
         self._rows: NDArray[np.int64] | None = None  # of each vector; None while they are 0, 1, 2, …
+        self.quick: FastScan | None = None
+        self._tuned = 0  # how many vectors there were when it was last tried
         self._mirror: Any = None  # on the GPU; the copy in main memory is the truth
         self._gpu_lock = threading.Lock()  # GPU indexes are not thread-safe
 
@@ -80,7 +87,35 @@ class VectorIndex:
         if self._rows is not None or not np.array_equal(named, following):
             self._rows = np.concatenate([self.rows, named])
         self._flat.add(np.ascontiguousarray(vectors, np.float32))
+        if self.quick is not None and len(named):
+            self.quick.add(vectors, named)
         self._mirror = None
+
+    def tune(self, least: int = LEAST) -> bool:
+        """Make codes where there are none and enough vectors, or where most of what they were made for has changed.
+
+        Args:
+            least: From how many vectors on codes are made.
+
+        Returns:
+            Whether there are other codes now than before.
+        """
+        changed = self.quick is not None and (
+            len(self) > 4 * self.quick.trained or self.quick.lost > len(self.quick) // 4
+        )
+        if len(self) < least or not (changed or (self.quick is None and len(self) > 2 * self._tuned)):
+            return False
+        self._tuned = len(self)
+        self.quick = FastScan.train(self.vectors(), self.rows)
+        return True
+
+    def take(self, codes: FastScan) -> None:
+        """Use codes that were made of these vectors before: those that are gone are passed over, new ones are added."""
+        codes.remove(codes.rows[~np.isin(codes.rows, self.rows)])
+        new = self.rows[~np.isin(self.rows, codes.rows)]
+        if len(new):
+            codes.add(self.vectors(new), new)
+        self.quick = codes
 
     def check(self, vectors: NDArray[np.float32]) -> None:
         """Check that vectors can be added; raises what `add` raises."""
@@ -96,6 +131,8 @@ class VectorIndex:
         self._rows = self.rows[~gone]
         self._flat.reset()
         self._flat.add(kept)
+        if self.quick is not None:
+            self.quick.remove(rows)
         self._mirror = None
 
     @property
@@ -126,9 +163,20 @@ class VectorIndex:
         elif self.device == "cuda":
             with self._gpu_lock:
                 scores, found = self._on_gpu().search(asked, k)
+        elif self.quick is not None and k <= len(self) // 16:
+            found, scores = self._quickly(self.quick, asked, k)
         else:
             scores, found = self._flat.search(asked, k)
         return Hits(found if self._rows is None else self._rows[found], scores)
+
+    def _quickly(
+        self, codes: FastScan, queries: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        parts = [
+            self._among(query[None], k, self._places(rows))
+            for query, rows in zip(queries, codes.near(queries, k), strict=True)
+        ]
+        return np.concatenate([found for found, _ in parts]), np.concatenate([scores for _, scores in parts])
 
     def _among(
         self, queries: NDArray[np.float32], k: int, places: NDArray[np.int64]

@@ -456,7 +456,7 @@ class LocalKnowledge:
         asked = _distinct(queries, weights)
         if not asked:
             return ()
-        depth = max(how.depth, k)
+        depth = max(how.depth, k) if len(how.channels) > 1 or len(asked) > 1 or favour else k
         vectors = self.embedder.embed(list(asked), kind="query") if "dense" in how.channels else None
         with self._store.reading():
             table = self._store.table

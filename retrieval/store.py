@@ -7,6 +7,7 @@
       generation-3f2a91c07b5e/
         passages.sqlite            documents, passages, keyword index (FTS5), what is committed of the vectors; WAL
         vectors.f32                float32 rows, only ever appended to
+        codes.npz                  from 20,000 vectors on: codes of them (`FastScan`), which can be made again
 
 A change appends its vectors, then commits to the database, which says how many vectors count: killed at any point, the
 change is there or it is not, and what it left behind the last vector that counts is cut off by the next one. There is
@@ -37,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IndexCorrupt, IndexNotFound, StoreError
+from .fastscan import FastScan
 from .filters import Where
 from .index import Device, VectorIndex
 from .table import SCHEMA, Cut, PassageTable
@@ -49,6 +51,7 @@ WAIT = 60.0
 _MANIFEST = "manifest.json"
 _PASSAGES = "passages.sqlite"
 _VECTORS = "vectors.f32"
+_CODES = "codes.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class Store:
         self._seen: tuple[int, ...] = ()  # the manifest's inode, time and size
         self._change = table.change  # up to which the index is
         self._next = 0  # row
+        self._kept = 0  # codes on disk
         self._writable = True
         self._device: Device = "auto"
         self.manifest: Manifest | None = None
@@ -142,8 +146,12 @@ class Store:
             store._root, store.manifest, store._seen, store._device = root, manifest, seen, device
             store._log = VectorLog(folder / _VECTORS, manifest.dim)
             store._change, store._writable = -1, writable
+            codes = FastScan.load(folder / _CODES) if (folder / _CODES).exists() else None
             with store._readable(), table.reading():
                 store._catch_up()
+            if codes is not None:
+                store._kept = len(codes)
+                store.index.take(codes)
         except BaseException:
             table.close()
             raise
@@ -292,6 +300,16 @@ class Store:
             else:
                 with self.table.reading():
                     self._catch_up()
+            self._tune()
+
+    def _tune(self) -> None:
+        """Make codes of the vectors when there are many, and keep them: the next one to open the index has them."""
+        new = self.index.tune()
+        codes = self.index.quick
+        # Those that are not kept have to be made again by everybody who opens the index.
+        if self._log is not None and codes is not None and (new or len(codes) > 1.1 * self._kept):
+            codes.save(self._log.path.with_name(_CODES))
+            self._kept = len(codes)
 
     def remove(self, sources: Sequence[str] | None = None, where: Where | None = None) -> int:
         """See `LocalKnowledge.delete`."""
@@ -363,6 +381,10 @@ class Store:
                     copy.execute("INSERT INTO appended VALUES (0, ?, ?)", (len(rows), crc32))
             finally:
                 copy.close()
+            if self.index.quick is not None:
+                renamed = np.full(int(rows[-1]) + 1 if len(rows) else 0, -1)
+                renamed[rows] = np.arange(len(rows))
+                self.index.quick.save(generation / _CODES, renamed)
             _sync(generation / _PASSAGES)
             _sync(generation)
             _swap_manifest(root, Manifest(generation.name, embedder, fingerprint, self.index.dim))
@@ -404,14 +426,9 @@ class Store:
                 found.append(str(error))
             except sqlite3.DatabaseError:
                 pass  # told already
-            ours = {_MANIFEST, self.manifest.generation}
-            found += [
-                f"{entry} is no part of the index" for entry in sorted(self._root.iterdir()) if entry.name not in ours
-            ]
-            parts = (_PASSAGES, f"{_PASSAGES}-wal", f"{_PASSAGES}-shm", _VECTORS)
-            return found + [
-                f"{file} is no part of the index" for file in sorted(folder.iterdir()) if file.name not in parts
-            ]
+            ours = {_MANIFEST, folder.name, _PASSAGES, f"{_PASSAGES}-wal", f"{_PASSAGES}-shm", _VECTORS, _CODES}
+            strange = [entry for entry in (*self._root.iterdir(), *folder.iterdir()) if entry.name not in ours]
+            return found + [f"{entry} is no part of the index" for entry in sorted(strange)]
 
     def close(self) -> None:
         """Let go of the files. The store is of no use afterwards."""

@@ -293,23 +293,26 @@ class PassageTable:
             searches = [(f" AND rowid IN (SELECT id FROM passages WHERE {sql})", values)]
         searches += [(" AND rowid IN (SELECT value FROM json_each(?))", [json.dumps(rows.tolist())]) for rows in others]
         with self.reading():
+            count = len(self)
+            holding = {term: self._holding(term) for term in asked}
+            # A term that most passages hold adds nothing to a score, and makes all of them be scored.
+            telling = [term for term in asked if 0 < 2 * holding[term] <= count] or [t for t in asked if holding[t]]
+            if not telling:
+                return {}
             found = [
                 line
                 for only, values in searches
                 for line in self._all(
                     "SELECT rowid, bm25(words, ?, ?, ?) AS cost FROM words "
                     f"WHERE words MATCH ?{only} ORDER BY cost, rowid LIMIT ?",
-                    (*column_weights, match_expression(asked), *values, k),
+                    (*column_weights, match_expression(telling), *values, k),
                 )
             ]
-            count = len(self) if found else 0
-            limit = sum(self._most(term, count) for term in asked) if found else 1.0
+        limit = sum(_most(holding[term], count) for term in asked)
         return {row: -cost / limit for row, cost in found}
 
-    def _most(self, term: str, count: int) -> float:
-        """What one term adds to a BM25 score at most: ``idf · (k1 + 1)``, with FTS5's idf and its k1 of 1.2."""
-        holding = self._one("SELECT count(*) FROM words WHERE words MATCH ?", (match_expression([term]),))
-        return 2.2 * max(math.log((count - holding + 0.5) / (holding + 0.5)), 1e-6)
+    def _holding(self, term: str) -> int:
+        return int(self._one("SELECT count(*) FROM words WHERE words MATCH ?", (match_expression([term]),)))
 
     def passages(self, rows: Sequence[int]) -> list[Passage]:
         """The passages in these rows, in this order."""
@@ -462,6 +465,11 @@ class PassageTable:
 
     def _each(self, sql: str) -> Iterator[Any]:
         return iter(self._connection.execute(sql))
+
+
+def _most(holding: int, count: int) -> float:
+    """What one term adds to a BM25 score at most: ``idf · (k1 + 1)``, with FTS5's idf and its k1 of 1.2."""
+    return 2.2 * max(math.log((count - holding + 0.5) / (holding + 0.5)), 1e-6)
 
 
 def metadata_json(document: Document) -> str:
