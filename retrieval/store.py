@@ -222,12 +222,8 @@ class Store:
             fresh = type(self).open(self._root, self._device)
             self.table.close()
             self.table, self.index, self.manifest = fresh.table, fresh.index, fresh.manifest
-            self._log, self._change, self._next, self._writable = (
-                fresh._log,
-                fresh._change,
-                fresh._next,
-                fresh._writable,
-            )
+            self._log, self._writable, self._kept = fresh._log, fresh._writable, fresh._kept
+            self._change, self._next = fresh._change, fresh._next
         self._seen = seen
 
     def _catch_up(self) -> None:

@@ -88,6 +88,13 @@ class TestExamples:
         assert looked_up.endswith("We have 4 cinnamon rolls left. counter")
         assert not chatted.endswith("counter"), "thanks need no look-up"
 
+    def test_chroma(self, tmp_path):
+        roll, scone, answer = run_example("chroma.py", tmp_path).splitlines()
+        assert roll.endswith("brown butter.") and float(roll.split()[0]) >= float(scone.split()[0])
+        assert "mocha" not in roll + scone, "the filter holds"
+        assert answer == "The mocha is made with dark chocolate from Ghana. bar"
+        assert run_example("chroma.py", tmp_path).endswith(answer + "\n"), "the collection is there already"
+
     def test_swap_recognizer(self, tmp_path):
         lines = run_example("swap_recognizer.py", tmp_path).splitlines()
         posteriors = [float(line.split()[0]) for line in lines]

@@ -20,6 +20,7 @@ FOLDERS = ("agent", "memory", "retrieval", "speech")
 MODULES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
 HEAVY = {
     *(
+        "chromadb",
         "ctranslate2",
         "faiss",
         "faster_whisper",
