@@ -13,6 +13,7 @@ Anything with ``search(query, k)`` is a knowledge base (``KnowledgeBase``); anyt
 
 from .chunking import Chunk, ChunkOptions, chunk_document
 from .dialogue import DialogueOptions, DialogueSearch
+from .documents import Document, Heading, SkippedFile
 from .embedding import CenteringEmbedder, Embedder, LLMEmbedder, SentenceTransformerEmbedder
 from .errors import (
     DeviceUnavailable,
@@ -29,7 +30,7 @@ from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
 from .index import Hits, VectorIndex
 from .knowledge import Changes, LocalKnowledge, SearchOptions
-from .loading import Document, LoadedFolder, SkippedFile, load_folder
+from .loading import LoadedFolder, load_file, load_folder
 from .mentions import Mention, NameFinder
 from .passages import KnowledgeBase, Passage
 from .store import Manifest, Store, StoreStats, is_index, read_manifest
@@ -47,6 +48,7 @@ __all__ = [
     "Embedder",
     "EmbedderMismatch",
     "EmbeddingError",
+    "Heading",
     "Hits",
     "IndexCorrupt",
     "IndexNotFound",
@@ -70,6 +72,7 @@ __all__ = [
     "Where",
     "chunk_document",
     "is_index",
+    "load_file",
     "load_folder",
     "read_manifest",
     "reciprocal_rank_fusion",

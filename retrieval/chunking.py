@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +16,8 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from .loading import FRONT_MATTER, Document
+from .documents import Document
+from .loading import FRONT_MATTER
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -60,6 +62,8 @@ class Chunk:
         start: First character of the slice.
         end: Character after the last.
         body_start: How many characters of ``text`` the headings that open it take; 0 if it opens with none.
+        page: Number of the page that it begins on, from 1; None if its document has no pages. It ends the headings,
+            as in ``"Opening hours > page 12"``.
     """
 
     id: str
@@ -70,6 +74,7 @@ class Chunk:
     start: int
     end: int
     body_start: int
+    page: int | None = None
 
     @property
     def body(self) -> str:
@@ -78,8 +83,9 @@ class Chunk:
 
     @property
     def in_context(self) -> str:
-        """The body below its title and headings: what an embedder should read."""
-        breadcrumb = " > ".join(part for part in (self.title, self.heading) if part)
+        """The body below its title and headings, without the page: what an embedder should read."""
+        parts = [self.title, *self.heading.split(" > ")]
+        breadcrumb = " > ".join(filter(None, parts if self.page is None else parts[:-1]))
         return f"{breadcrumb}\n{self.body}" if breadcrumb else self.body
 
 
@@ -99,17 +105,23 @@ def chunk_document(document: Document, options: ChunkOptions | None = None) -> t
     chunks: list[Chunk] = []
     seen: dict[str, int] = {}
     for section in page.sections:
-        heading = " > ".join(section.path)
         for start, end in _pack(document.text, section.blocks, limit):
             first = start == section.blocks[0].start
             whole = section.start if first else start
+            page_number = bisect_right(document.pages, whole) or None if document.pages else None
+            heading = " > ".join(section.path if page_number is None else (*section.path, _page(page_number)))
             text = document.text[whole:end]
             digest = words_digest(page.title, heading, document.text[start:end])
             seen[digest] = seen.get(digest, 0) + 1
             again = f"-{seen[digest]}" if seen[digest] > 1 else ""
             name = f"{document.source}#{digest}{again}"
-            chunks.append(Chunk(name, text, document.source, page.title, heading, whole, end, body_start=start - whole))
+            chunk = Chunk(name, text, document.source, page.title, heading, whole, end, start - whole, page_number)
+            chunks.append(chunk)
     return tuple(chunks)
+
+
+def _page(number: int) -> str:
+    return f"page {number}"
 
 
 def words_digest(title: str, heading: str, body: str) -> str:
@@ -143,8 +155,20 @@ class _Page:
 
 
 def _read_text(document: Document) -> _Page:
-    blocks = [_Block(*match.span()) for match in _PARAGRAPH.finditer(document.text)]
-    sections = [_Section(blocks[0].start, (), blocks)] if blocks else []
+    path: list[tuple[int, str]] = []  # level and words of the headings above
+    sections: list[_Section] = []
+    opens_at: int | None = None  # where headings began that nothing stands below yet
+    ends = [heading.start for heading in document.outline] + [len(document.text)]
+    for heading, end in zip((None, *document.outline), ends, strict=True):
+        if heading is not None:
+            path = [*(above for above in path if above[0] < heading.level), (heading.level, heading.words)]
+            opens_at = heading.start if opens_at is None else opens_at
+        body = heading.end if heading else 0
+        blocks = [_Block(*match.span()) for match in _PARAGRAPH.finditer(document.text, body, end)]
+        if blocks:
+            start = blocks[0].start if opens_at is None else opens_at
+            sections.append(_Section(start, tuple(words for _, words in path), blocks))
+            opens_at = None
     return _Page(document.title or _title_of(document.source), sections)
 
 

@@ -1,4 +1,4 @@
-"""From a folder of files to documents."""
+"""From files to documents: a folder of them, or one."""
 
 from __future__ import annotations
 
@@ -6,56 +6,35 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from .documents import Document as Document
+from .documents import SkippedFile as SkippedFile
+from .documents import Unreadable
 from .errors import LoadingError
+from .pdf import read_pdf
+from .plaintext import plain_text
+from .rows import read_csv, read_jsonl, read_tsv
+from .webpage import read_html
+from .word import read_docx
 
 logger = logging.getLogger(__name__)
 
-Format = Literal["markdown", "text"]
+Reader = Callable[[bytes, str], Iterable[Document | SkippedFile]]
+"""Reads the bytes of a file, given its source; yields documents, and the parts that had to be left out.
 
-FORMATS: Mapping[str, Format] = {".md": "markdown", ".markdown": "markdown", ".txt": "text"}
-"""File name endings that are read, in lower case, and what they hold."""
+Raises ``Unreadable`` if nothing of it can be used.
+"""
+
+LARGEST = 2**30
+"""Files of more bytes than this are left out: all of a file is read into memory."""
 
 FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 """YAML at the head of a Markdown file, between lines of dashes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One readable file, or any text that should be found.
-
-    Attributes:
-        source: Its name; for a file, the path inside its folder with forward slashes. Unique within an index.
-        text: All of it, as ``Path.read_text("utf-8-sig")`` gives it: plain line feeds, no byte order mark.
-        format: How its structure is read.
-        title: Its title; empty means that it is taken from the text, or else from the source's name.
-        metadata: What else its owner knows about it (plain JSON values); every passage of it carries a copy. For a
-            Markdown file, its front matter.
-    """
-
-    source: str
-    text: str
-    format: Format = "markdown"
-    title: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedFile:
-    """A file that was left out, and why.
-
-    Attributes:
-        source: Path inside the folder, with forward slashes.
-        reason: Half a sentence, such as ``"not UTF-8 text"``.
-    """
-
-    source: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,56 +42,85 @@ class LoadedFolder:
     """What a folder held.
 
     Attributes:
-        documents: The readable files, sorted by source.
-        skipped: The files left out, sorted by source. Hidden files are not listed.
+        documents: What could be read, sorted by file; rows of a file in their order.
+        skipped: Files and parts of files that were left out, sorted likewise. Hidden files are not listed.
     """
 
     documents: tuple[Document, ...]
     skipped: tuple[SkippedFile, ...]
 
 
-def load_folder(path: str | Path, on_skip: Callable[[SkippedFile], None] | None = None) -> LoadedFolder:
-    """Read every Markdown and text file of a folder and of the folders in it.
+def load_folder(
+    path: str | Path,
+    on_skip: Callable[[SkippedFile], None] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> LoadedFolder:
+    """Read every file of a folder, and of the folders in it, whose ending is in ``FORMATS``.
 
     Hidden files and folders (those whose name starts with a dot) are passed over. Every other file that cannot be used
-    is logged, handed to ``on_skip`` and listed in the result.
+    is logged, handed to ``on_skip`` and listed in the result; so are rows and pages of a file that can be used.
 
     Args:
-        path: The folder.
-        on_skip: Called with each file that is left out, as it is left out.
+        path: The folder, or a single file.
+        on_skip: Called with each file, row or page that is left out, as it is left out.
+        progress: Called with files read so far and files in all.
 
     Returns:
-        The documents and the files left out.
+        The documents, and what was left out.
 
     Raises:
         LoadingError: If there is no such folder, or no readable document in it.
     """
     root = Path(path)
-    wanted = ", ".join(f"*{suffix}" for suffix in FORMATS)
-    if not root.is_dir():
-        problem = "is a file" if root.exists() else "does not exist"
-        raise LoadingError(f"{root} {problem}: give a folder that holds documents ({wanted}).")
+    if root.is_file():
+        files, folder = [root], root.parent
+    elif root.is_dir():
+        files, folder = _files(root), root
+    else:
+        problem = "is no folder" if root.exists() else "does not exist"
+        raise LoadingError(f"{root} {problem}: give a folder that holds documents ({_wanted()}).")
 
     documents: list[Document] = []
     skipped: list[SkippedFile] = []
-    for file in _files(root):
-        source = file.relative_to(root).as_posix()
-        try:
-            documents.append(_read(file, source))
-        except _Unusable as reason:
-            skip = SkippedFile(source, str(reason))
-            logger.warning("skipped %s: %s", source, skip.reason)
-            skipped.append(skip)
+    for done, file in enumerate(files, start=1):
+        for found in _read(file, file.relative_to(folder).as_posix()):
+            if isinstance(found, Document):
+                documents.append(found)
+                continue
+            logger.warning("skipped %s: %s", found.source, found.reason)
+            skipped.append(found)
             if on_skip:
-                on_skip(skip)
-    if not documents:
-        left_out = f" ({len(skipped)} other files were skipped)" if skipped else ""
-        raise LoadingError(f"{root} holds no readable document{left_out}: put files of type {wanted} into it.")
-    return LoadedFolder(tuple(documents), tuple(skipped))
+                on_skip(found)
+        if progress:
+            progress(done, len(files))
+    if documents:
+        return LoadedFolder(tuple(documents), tuple(skipped))
+    if root.is_file():
+        raise LoadingError(f"{root} cannot be used: {skipped[0].reason}.")
+    left_out = f" ({len(skipped)} other files were skipped)" if skipped else ""
+    raise LoadingError(f"{root} holds no readable document{left_out}: put files of type {_wanted()} into it.")
 
 
-class _Unusable(Exception):
-    """Why one file is left out."""
+def load_file(path: str | Path, on_skip: Callable[[SkippedFile], None] | None = None) -> tuple[Document, ...]:
+    """Read one file: one document, or one for each row of a table or of JSON lines.
+
+    Args:
+        path: The file; its name is the source.
+        on_skip: Called with each row or page that is left out; each is logged besides.
+
+    Raises:
+        LoadingError: If there is no such file, or nothing in it can be read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        problem = "is a folder: load_folder reads it" if file.is_dir() else "does not exist"
+        raise LoadingError(f"{file} {problem}.")
+    return load_folder(file, on_skip).documents
+
+
+def _wanted() -> str:
+    return ", ".join(f"*{suffix}" for suffix in FORMATS)
 
 
 def _files(root: Path) -> list[Path]:
@@ -124,26 +132,37 @@ def _files(root: Path) -> list[Path]:
     return sorted(found, key=lambda file: file.relative_to(root).as_posix())
 
 
-def _read(file: Path, source: str) -> Document:
-    kind = FORMATS.get(file.suffix.lower())
-    if kind is None:
-        raise _Unusable(f"not one of {', '.join(f'*{suffix}' for suffix in FORMATS)}")
+def _read(file: Path, source: str) -> Iterable[Document | SkippedFile]:
+    try:
+        read = FORMATS.get(file.suffix.lower())
+        if read is None:
+            raise Unreadable(f"not one of {_wanted()}")
+        yield from read(_bytes(file), source)
+    except Unreadable as reason:
+        yield SkippedFile(source, str(reason))
+
+
+def _bytes(file: Path) -> bytes:
     if not (file.is_file() or file.is_symlink()):
-        raise _Unusable("not a regular file")  # reading a named pipe would wait for ever
+        raise Unreadable("not a regular file")  # reading a named pipe would wait for ever
     try:
-        data = file.read_bytes()
+        size = file.stat().st_size
+        if size > LARGEST:
+            raise Unreadable(
+                f"{size / 2**20:,.0f} MiB are more than the {LARGEST / 2**20:,.0f} that are read: split it"
+            )
+        return file.read_bytes()
     except OSError as error:
-        raise _Unusable(f"cannot be read ({error.strerror})") from error
-    if b"\0" in data:
-        raise _Unusable("binary, not text")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _Unusable(f"not UTF-8 text (byte {error.start})") from error
-    if not text.strip():
-        raise _Unusable("empty")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return Document(source, text, kind, metadata=front_matter(text) if kind == "markdown" else {})
+        raise Unreadable(f"cannot be read ({error.strerror})") from error
+
+
+def _read_markdown(data: bytes, source: str) -> Iterable[Document]:
+    text = plain_text(data)
+    yield Document(source, text, "markdown", metadata=front_matter(text))
+
+
+def _read_text(data: bytes, source: str) -> Iterable[Document]:
+    yield Document(source, plain_text(data), "text")
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -168,3 +187,18 @@ def _written(value: Any) -> str:
     if isinstance(value, date):  # a moment is one too
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+FORMATS: Mapping[str, Reader] = {
+    ".md": _read_markdown,
+    ".markdown": _read_markdown,
+    ".txt": _read_text,
+    ".html": read_html,
+    ".htm": read_html,
+    ".pdf": read_pdf,
+    ".docx": read_docx,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_jsonl,
+}
+"""File name endings that are read, in lower case, and what reads them."""

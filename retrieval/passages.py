@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+_PAGE = re.compile(r"(?:^| > )page (\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class Passage:
         source: Where it comes from: for a folder, the file's path inside it with forward slashes.
         score: How well it fits, higher is better. Comparable within one search; what it means is up to the knowledge
             base (``LocalKnowledge.search`` says what it means there).
-        heading: Headings above it, outermost first, joined by `` > ``, without the page's title.
+        heading: Headings above it, outermost first, joined by `` > ``, without the page's title; of a document that has
+            pages, the page's number comes last, as in ``"Opening hours > page 12"``.
         title: Title of the page.
         metadata: What else its owner knows about it (plain JSON values).
         similarity: Cosine of query and passage in [-1, 1]; None where the knowledge base does not compare meanings.
@@ -43,6 +47,12 @@ class Passage:
     def breadcrumb(self) -> str:
         """Title and headings in one line, such as ``"Opening hours > Weekend"``; empty if there are none."""
         return " > ".join(part for part in (self.title, self.heading) if part)
+
+    @property
+    def page(self) -> int | None:
+        """Number of the page that it begins on, from 1; None if its document has no pages."""
+        found = _PAGE.search(self.heading)
+        return int(found[1]) if found else None
 
     @property
     def in_context(self) -> str:

@@ -395,16 +395,13 @@ class Store:
             return
         if not self._writable:
             raise StoreError(f"{self._root} cannot be written: copy the index to a folder of yours.", stage="save")
-        with _clear_errors(self._root), _only_writer(self._root, WAIT), self._readable_writer():
+        with _clear_errors(self._root), _only_writer(self._root, WAIT):
+            _sweep(self._root)  # what a writer left that was killed while it made a new generation
+            with self._readable():
+                self._follow()
+                with self.table.reading():
+                    self._catch_up()
             yield
-
-    @contextmanager
-    def _readable_writer(self) -> Iterator[None]:
-        with self._readable():
-            self._follow()
-            with self.table.reading():
-                self._catch_up()
-        yield
 
     # --- as a whole ---------------------------------------------------------------------------------------------------
 

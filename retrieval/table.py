@@ -26,6 +26,7 @@ from .filters import Where, condition, facts
 from .keyword import content_terms, match_expression, terms
 from .loading import Document
 from .passages import Passage
+from .sounds import SoundAlikes
 
 SCHEMA = """
 CREATE TABLE documents (
@@ -46,6 +47,7 @@ CREATE INDEX passages_of_document ON passages (document);
 CREATE VIRTUAL TABLE words USING fts5 (
     title, heading, body, content = '', tokenize = 'porter unicode61 remove_diacritics 2'
 );
+CREATE TABLE vocabulary (word TEXT PRIMARY KEY) WITHOUT ROWID;  -- as they are written; the keyword index has stems
 CREATE TABLE removed (row INTEGER PRIMARY KEY, change INTEGER NOT NULL);  -- vectors that belong to no passage any more
 CREATE INDEX removed_in_change ON removed (change);
 CREATE TABLE appended (  -- which vectors are committed, and what they must add up to
@@ -55,16 +57,9 @@ CREATE TABLE state (change INTEGER NOT NULL, center BLOB);
 INSERT INTO state VALUES (0, NULL);
 """
 
-_FIELDS = (
-    "p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start "
-    "FROM passages AS p JOIN documents AS d ON d.id = p.document"
-)
-
-
-_WORDS = (
-    "SELECT p.id, d.title, p.heading, substr(p.text, p.body_start + 1) "
-    "FROM passages AS p JOIN documents AS d ON d.id = p.document"
-)
+_JOINED = "FROM passages AS p JOIN documents AS d ON d.id = p.document"
+_FIELDS = f"p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start {_JOINED}"
+_WORDS = f"SELECT p.id, d.title, p.heading, substr(p.text, p.body_start + 1) {_JOINED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +102,7 @@ class PassageTable:
         self._connection = connection
         self._lock = threading.RLock()
         self._depth = 0
+        self._sounds: tuple[int, SoundAlikes] | None = None  # of the words at a change
         self._closed = weakref.finalize(self, connection.close)
 
     @classmethod
@@ -311,6 +307,28 @@ class PassageTable:
         limit = sum(_most(holding[term], count) for term in asked)
         return {row: -cost / limit for row, cost in found}
 
+    def sounding(self, query: str) -> str | None:
+        """A query in which words that stand nowhere are replaced by those here that sound most like them.
+
+        Returns:
+            The words of the query; None if there is nothing to replace, or nothing to replace it by.
+        """
+        heard = terms(query)
+        with self.reading():
+            unknown = {term for term in content_terms(query) if not self._holding(term)}
+            if not unknown:
+                return None
+            change = self.change
+            if self._sounds is None or self._sounds[0] != change:
+                words = (word for (word,) in self._each("SELECT word FROM vocabulary"))
+                self._sounds = (change, SoundAlikes(words, self._sounds[1] if self._sounds else None))
+            alikes = self._sounds[1]
+        meant = [
+            (alikes.nearest(term, following) if term in unknown else None) or term
+            for term, following in zip(heard, [*heard[1:], ""], strict=True)
+        ]
+        return " ".join(meant) if meant != heard else None
+
     def _holding(self, term: str) -> int:
         return int(self._one("SELECT count(*) FROM words WHERE words MATCH ?", (match_expression([term]),)))
 
@@ -376,6 +394,9 @@ class PassageTable:
         # Told by the database, as when they are taken out: SQLite has its own idea of what a text with zeros in it is.
         self._connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_WORDS} WHERE d.id > ?", (last,))
         run("INSERT OR IGNORE INTO facts (key, value, document) VALUES (?, ?, ?)", told)
+        chunks = [chunk for cut in cuts for chunk in cut.chunks]
+        written = {word for chunk in chunks for word in terms(f"{chunk.title} {chunk.heading} {chunk.body}")}
+        run("INSERT OR IGNORE INTO vocabulary VALUES (?)", ((word,) for word in sorted(written)))
 
     def remove(self, sources: Sequence[str], keep: frozenset[int] = frozenset()) -> NDArray[np.int64]:
         """Take documents out, with their passages.
@@ -424,6 +445,9 @@ class PassageTable:
                 ((new[row], *rest) for row, *rest in self._each("SELECT * FROM passages ORDER BY id")),
             )
             connection.execute("UPDATE state SET center = ?", (self._one("SELECT center FROM state"),))
+            texts = self._each(f"SELECT d.title || ' ' || p.heading || ' ' || p.text {_JOINED}")
+            written = {word for (text,) in texts for word in terms(text)}
+            connection.executemany("INSERT INTO vocabulary VALUES (?)", ((word,) for word in sorted(written)))
         connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_WORDS} ORDER BY p.id")
         connection.execute("INSERT INTO words (words) VALUES ('optimize')")
         connection.execute("COMMIT")

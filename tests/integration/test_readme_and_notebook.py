@@ -95,6 +95,11 @@ class TestExamples:
         assert answer == "The mocha is made with dark chocolate from Ghana. bar"
         assert run_example("chroma.py", tmp_path).endswith(answer + "\n"), "the collection is there already"
 
+    def test_knowledge_from_pdf(self, tmp_path):
+        printed = run_example("knowledge_from_pdf.py", tmp_path)
+        assert "Cleaning > Every month > page 2" in printed and "No steam > page 3" in printed
+        assert "call the workshop at extension 17" in printed, "a word that was broken at the end of a line is whole"
+
     def test_swap_recognizer(self, tmp_path):
         lines = run_example("swap_recognizer.py", tmp_path).splitlines()
         posteriors = [float(line.split()[0]) for line in lines]

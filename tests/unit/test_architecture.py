@@ -27,8 +27,10 @@ HEAVY = {
         "gguf",
         "hibari",
         "huggingface_hub",
+        "lxml",
         "onnxruntime",
         "openai",
+        "pypdf",
         "safetensors",
     ),
     *("sentence_transformers", "silero_vad", "sklearn", "soundfile", "soxr", "tokenizers", "torch", "transformers"),
@@ -45,10 +47,10 @@ PUBLIC = {
     "memory": "Episode Record RecordBusy RecordCorrupt RecordError SQLiteRecord",
     "retrieval": """
         CenteringEmbedder Changes Chunk ChunkOptions DeviceUnavailable DialogueOptions DialogueSearch DimensionMismatch
-        Document Embedder EmbedderMismatch EmbeddingError Hits IndexCorrupt IndexNotFound KnowledgeBase LLMEmbedder
-        LoadedFolder LoadingError LocalKnowledge Manifest Mention NameFinder Passage RetrievalError SearchOptions
-        SentenceTransformerEmbedder SkippedFile Store StoreError StoreStats VectorIndex Where chunk_document is_index
-        load_folder read_manifest reciprocal_rank_fusion weighted_sum
+        Document Embedder EmbedderMismatch EmbeddingError Heading Hits IndexCorrupt IndexNotFound KnowledgeBase
+        LLMEmbedder LoadedFolder LoadingError LocalKnowledge Manifest Mention NameFinder Passage RetrievalError
+        SearchOptions SentenceTransformerEmbedder SkippedFile Store StoreError StoreStats VectorIndex Where
+        chunk_document is_index load_file load_folder read_manifest reciprocal_rank_fusion weighted_sum
     """,
     "speech": """
         Audio AudioError BayesChooser CTCRecognizer Calibration Choice Chooser ConfusionNetwork Draft

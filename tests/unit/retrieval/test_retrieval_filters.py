@@ -47,7 +47,11 @@ def knowledge():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("channels", [("dense",), ("keyword",), ("dense", "keyword")], ids="+".join)
+@pytest.mark.parametrize(
+    "channels",
+    [("dense",), ("keyword",), ("phonetic",), ("dense", "keyword"), ("dense", "keyword", "phonetic")],
+    ids="+".join,
+)
 def test_a_filter_holds_for_exactly_these(knowledge, where, expected, channels):
     found = knowledge.search("rooms with breakfast", 10, where=where, options=SearchOptions(channels=channels))
     assert sorted(passage.source[0] for passage in found) == list(expected)

@@ -38,7 +38,11 @@ def knowledge(folder):
         yield made
 
 
-@pytest.mark.parametrize("channels", [("dense",), ("keyword",), ("dense", "keyword")], ids="+".join)
+@pytest.mark.parametrize(
+    "channels",
+    [("dense",), ("keyword",), ("phonetic",), ("dense", "keyword"), ("dense", "keyword", "phonetic")],
+    ids="+".join,
+)
 @pytest.mark.parametrize("fusion", ["sum", "rrf"])
 @pytest.mark.parametrize("saved", [False, True], ids=["built", "opened"])
 def test_local_knowledge_keeps_the_contract(folder, tmp_path_factory, channels, fusion, saved):
@@ -171,7 +175,8 @@ def test_bad_options_are_refused(knowledge):
     for bad in (
         {"channels": ()},
         {"channels": ("dense", "dense")},
-        {"channels": ("phonetic",)},
+        {"channels": ("sparse",)},
+        {"phonetic_weight": 0.0},
         {"fusion": "max"},
         {"dense_weight": 1.0},
         {"title_weight": 0.0},
