@@ -82,6 +82,10 @@ def open_whisper(
     return WhisperRecognizer(models.resolve(model or ASR, progress=progress), options=options, device=device)
 
 
+ADAPTER = Path(__file__).parent / "embedder"
+"""The embedding adapter of the default language model."""
+
+
 def open_embedder(
     name: str | Path = "",
     adapter: Path | None = None,
@@ -92,9 +96,9 @@ def open_embedder(
     """Load what makes vectors.
 
     Args:
-        name: ``llm`` for the default language model with an adapter; else a sentence-transformers model of the
-            registry, a folder, or ``owner/name`` on the hub. Default: the default one.
-        adapter: The embedding adapter of ``llm``; without one its hidden states are pooled as they are.
+        name: ``llm`` for the default language model with an embedding adapter; else a sentence-transformers model of
+            the registry, a folder, or ``owner/name`` on the hub. Default: the default one.
+        adapter: The embedding adapter of ``llm``; by default the one that ships with the package.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: Told how a download goes.
 
@@ -111,7 +115,7 @@ def open_embedder(
     where: Any = device
     if str(name) == "llm":
         chat = TransformersChatModel(models.resolve(LLM, progress=progress), device=where)
-        return LLMEmbedder(chat.model, chat.tokenizer, adapter)
+        return LLMEmbedder(chat.model, chat.tokenizer, adapter or ADAPTER)
     if adapter is not None:
         raise ConfigError(f"An adapter goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
     return SentenceTransformerEmbedder(models.resolve(name or EMBEDDING, progress=progress), device=where)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from vivavoce.agent.engines import open_embedder
 from vivavoce.retrieval import (
     EmbedderMismatch,
     LocalKnowledge,
@@ -70,6 +71,14 @@ def test_meaning_is_needed_for_that(knowledge):
 def test_a_misheard_question_is_found_by_the_reading_that_fits(knowledge):
     readings = ["how long is a gift cart ballad", "how long is a gift card valid", "how longest gift cart valid"]
     assert knowledge.search_many(readings, [0.5, 0.3, 0.2])[0].heading == "Expiry"
+
+
+def test_the_language_model_finds_them_too_with_the_adapter_that_ships(llm_dir):
+    embedder = open_embedder("llm")
+    check_embedder(embedder)
+    near = embedder.embed(list(QUESTIONS), kind="query") @ embedder.embed(list(PAGES.values())).T
+    found = [list(PAGES)[place] for place in near.argmax(axis=1)]
+    assert sum(one == meant for one, meant in zip(found, QUESTIONS.values(), strict=True)) >= 5
 
 
 def test_similarity_and_score_tell_small_talk_from_questions(knowledge):
