@@ -173,7 +173,43 @@ def promised_by_02(printed: dict[str, str], shown: list[dict[str, Any]]) -> None
     assert "practically supreme" in person
 
 
-PROMISES = {"01_ask_a_recording": promised_by_01, "02_what_else_it_may_have_been": promised_by_02}
+def promised_by_03(printed: dict[str, str], shown: list[dict[str, Any]]) -> None:
+    def changes(cell: str) -> dict[str, int]:
+        return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", printed[cell])}
+
+    pages = changes("handbook")["added"]
+    assert pages == len(list((ROOT / "examples/coffeehouse/handbook").glob("*.md")))
+    assert "opening-hours.md" in printed["asked"].splitlines()[0]
+    assert re.search(r"^score +(\S+) = \1$", printed["passage"], re.M), "the score is the mean that it is said to be"
+
+    first, whole = (part.splitlines()[1] for part in printed["misheard"].split("\n\n")[1:])
+    assert "Sunday" not in first and whole.endswith("Opening hours > Sunday"), "the list saves the question"
+    marks = re.findall(r"^(right|wrong) (right|wrong) ", printed["recorded"], re.M)
+    ones, lists = (column.count("right") for column in zip(*marks, strict=True))
+    assert len(marks) == 4 and lists > ones
+
+    assert changes("specials") == {"added": 2, "updated": 0, "unchanged": pages, "removed": 0, "embedded": 2}
+    found = [re.search(r"\S+\.md", part)[0] for part in printed["filtered"].split("{'season'")[1:]]
+    assert found == ["specials/punch.md", "espresso-drinks.md"] and "specials/cooler.md" in printed["filtered"]
+    assert changes("updated") == {"added": 0, "updated": 1, "unchanged": pages, "removed": 1, "embedded": 1}
+    assert "roasted-bean-42" in printed["reader"], "the other process reads what was there"
+    assert "melon-basil-7" in printed["updated"] and "melon-basil-7" in printed["deleted"], "and what is there now"
+    assert "1 document deleted" in printed["deleted"] and "problems: []" in printed["deleted"]
+    before, after = (list(map(int, at)) for at in re.findall(r"removed=(\d+).*bytes=(\d+)", printed["deleted"]))
+    assert before[0] == 3 and after[0] == 0 and after[1] < before[1], "compacting takes away what was removed"
+
+    rows = [line[43:].split() for line in printed["alone"].splitlines()[1:]]
+    assert all(alone.count(together) < 3 for *alone, together in rows), "in each row some channel is wrong"
+    right = {way: int(count) for way, count in re.findall(r"^(\w+) +(\d+) of", printed["counted"], re.M)}
+    assert right.pop("all") > max(right.values()) and len(right) == 3
+    assert sum("image/svg+xml" in data for data in shown) == 1
+
+
+PROMISES = {
+    "01_ask_a_recording": promised_by_01,
+    "02_what_else_it_may_have_been": promised_by_02,
+    "03_your_own_documents": promised_by_03,
+}
 
 
 @needs_weights
