@@ -26,12 +26,7 @@ def plain_text(data: bytes, encoding: str = "utf-8") -> str:
 
 def decoded(data: bytes, encoding: str = "utf-8") -> str:
     """As ``plain_text``, with line ends as they are."""
-    mark = next((mark for mark in _MARKS if data.startswith(mark)), b"")
-    for magic, ending in _DISGUISED.items():
-        if data.startswith(magic):
-            raise Unreadable(f"binary, not text: it seems to be a {ending}")
-    if b"\0" in data and not _MARKS.get(mark, "").startswith("utf-16"):
-        raise Unreadable("binary, not text")
+    mark = refuse_binary(data)
     encoding = _MARKS.get(mark, encoding)
     try:
         text = data[len(mark) :].decode(encoding)
@@ -42,3 +37,18 @@ def decoded(data: bytes, encoding: str = "utf-8") -> str:
     if not text.strip():
         raise Unreadable("empty")
     return text
+
+
+def refuse_binary(data: bytes) -> bytes:
+    """The byte order mark of a text; empty if it has none.
+
+    Raises:
+        Unreadable: If it is no text.
+    """
+    mark = next((mark for mark in _MARKS if data.startswith(mark)), b"")
+    for magic, ending in _DISGUISED.items():
+        if data.startswith(magic):
+            raise Unreadable(f"binary, not text: it seems to be a {ending}")
+    if b"\0" in data and not _MARKS.get(mark, "").startswith("utf-16"):
+        raise Unreadable("binary, not text")
+    return mark

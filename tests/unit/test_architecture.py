@@ -20,6 +20,7 @@ FOLDERS = ("agent", "memory", "retrieval", "speech")
 MODULES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
 HEAVY = {
     *(
+        "bs4",
         "chromadb",
         "ctranslate2",
         "faiss",
@@ -27,7 +28,8 @@ HEAVY = {
         "gguf",
         "hibari",
         "huggingface_hub",
-        "lxml",
+        "mammoth",
+        "markdownify",
         "onnxruntime",
         "openai",
         "pypdf",
