@@ -146,7 +146,15 @@ def search(
     for one, passages in found:
         if as_json:
             listed = [
-                {"id": p.id, "text": p.text, "source": p.source, "score": p.score, "metadata": dict(p.metadata)}
+                {
+                    "id": p.id,
+                    "text": p.text,
+                    "source": p.source,
+                    "heading": p.heading,
+                    "page": p.page,
+                    "score": p.score,
+                    "metadata": dict(p.metadata),
+                }
                 for p in passages
             ]
             tell({**({"_id": one.id} if queries else {}), "query": one.texts[0], "passages": listed}, as_json)

@@ -62,8 +62,7 @@ class Chunk:
         start: First character of the slice.
         end: Character after the last.
         body_start: How many characters of ``text`` the headings that open it take; 0 if it opens with none.
-        page: Number of the page that it begins on, from 1; None if its document has no pages. It ends the headings,
-            as in ``"Opening hours > page 12"``.
+        page: Number of the page that it begins on, from 1; None if its document has no pages.
     """
 
     id: str
@@ -83,9 +82,8 @@ class Chunk:
 
     @property
     def in_context(self) -> str:
-        """The body below its title and headings, without the page: what an embedder should read."""
-        parts = [self.title, *self.heading.split(" > ")]
-        breadcrumb = " > ".join(filter(None, parts if self.page is None else parts[:-1]))
+        """The body below its title and headings: what an embedder should read."""
+        breadcrumb = " > ".join(part for part in (self.title, self.heading) if part)
         return f"{breadcrumb}\n{self.body}" if breadcrumb else self.body
 
 
@@ -105,23 +103,18 @@ def chunk_document(document: Document, options: ChunkOptions | None = None) -> t
     chunks: list[Chunk] = []
     seen: dict[str, int] = {}
     for section in page.sections:
+        heading = " > ".join(section.path)
         for start, end in _pack(document.text, section.blocks, limit):
             first = start == section.blocks[0].start
             whole = section.start if first else start
-            page_number = bisect_right(document.pages, whole) or None if document.pages else None
-            heading = " > ".join(section.path if page_number is None else (*section.path, _page(page_number)))
             text = document.text[whole:end]
             digest = words_digest(page.title, heading, document.text[start:end])
             seen[digest] = seen.get(digest, 0) + 1
             again = f"-{seen[digest]}" if seen[digest] > 1 else ""
             name = f"{document.source}#{digest}{again}"
-            chunk = Chunk(name, text, document.source, page.title, heading, whole, end, start - whole, page_number)
-            chunks.append(chunk)
+            number = bisect_right(document.pages, whole) or None
+            chunks.append(Chunk(name, text, document.source, page.title, heading, whole, end, start - whole, number))
     return tuple(chunks)
-
-
-def _page(number: int) -> str:
-    return f"page {number}"
 
 
 def words_digest(title: str, heading: str, body: str) -> str:

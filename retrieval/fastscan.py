@@ -3,14 +3,13 @@
 Every four dimensions become four bits (product quantization, Jégou et al. 2011, https://doi.org/10.1109/TPAMI.2010.57),
 and the distances of a query to the sixteen possible codes of each four are kept in vector registers while all codes go
 by (André et al. 2017, https://arxiv.org/abs/1704.07355; FAISS calls it fast scan). All vectors are scanned, so what is
-found does not hang on how they cluster; codes are added as fast as vectors are read; and on 100,000 vectors of 384
-dimensions it takes a thirtieth of the time of an exact scan.
+found does not hang on how they cluster, and more are added without training anew; on 100,000 vectors of 384 dimensions
+it takes a thirtieth of the time of an exact scan.
 """
 
 from __future__ import annotations
 
 import importlib
-import io
 import zipfile
 from pathlib import Path
 from typing import Any, Self
@@ -62,7 +61,7 @@ class FastScan:
         rng = np.random.default_rng(seed)
         sample = vectors[np.sort(rng.permutation(len(vectors))[:_TRAINED_ON])]
         codes = faiss.IndexPQFastScan(dim, dim // 4, 4, faiss.METRIC_INNER_PRODUCT)
-        codes.pq.cp.niter = 10  # of k-means; 25 take longer and find no more
+        codes.pq.cp.niter = 10  # of k-means; what fewer rounds lose, more candidates make up for
         codes.train(sample)
         codes.add(vectors)
         # Queries lie near what answers them, not on it.
@@ -110,12 +109,16 @@ class FastScan:
         """
         faiss: Any = importlib.import_module("faiss")
         rows = self.rows if renamed is None else np.where(self.rows < 0, -1, renamed[self.rows])
-        content = io.BytesIO()
         numbers = np.array([self.candidates, self.trained], np.int64)
-        np.savez(content, codes=faiss.serialize_index(self._codes), rows=rows, numbers=numbers)
-        aside = path.with_suffix(".new")
-        aside.write_bytes(content.getvalue())
+        aside = path.with_name(self.unfinished(path.name))
+        with aside.open("wb") as file:
+            np.savez(file, codes=faiss.serialize_index(self._codes), rows=rows, numbers=numbers)
         aside.replace(path)
+
+    @staticmethod
+    def unfinished(name: str) -> str:
+        """What a file of this name is called while it is written."""
+        return f"{name}.new"
 
     @classmethod
     def load(cls, path: Path) -> Self | None:

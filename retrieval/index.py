@@ -127,10 +127,10 @@ class VectorIndex:
         gone = np.isin(self.rows, rows)
         if not gone.any():
             return
-        kept = self.vectors()[~gone]
-        self._rows = self.rows[~gone]
-        self._flat.reset()
-        self._flat.add(kept)
+        faiss: Any = importlib.import_module("faiss")
+        kept = self.rows[~gone]
+        self._flat.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(gone)))
+        self._rows = kept
         if self.quick is not None:
             self.quick.remove(rows)
         self._mirror = None

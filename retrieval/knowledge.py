@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .chunking import ChunkOptions, chunk_document
+from .chunking import Chunk, ChunkOptions, chunk_document
+from .documents import Document, SkippedFile
 from .embedding import CenteringEmbedder, Embedder
 from .errors import DimensionMismatch, EmbedderMismatch, LoadingError
 from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
 from .index import Device
-from .loading import Document, LoadedFolder, SkippedFile, load_folder
+from .loading import LoadedFolder, load_folder
 from .passages import Passage
 from .store import Moved, Store, StoreStats
 from .table import Cut
@@ -243,38 +244,38 @@ class LocalKnowledge:
             DimensionMismatch: If there are not as many vectors as passages, or they are not of the index's length.
             StoreError: If it cannot be written; what was there is still there.
         """
-        cuts = [Cut(document, chunk_document(document, chunking)) for document in documents]
-        if len({cut.document.source for cut in cuts}) < len(cuts):
+        if len({document.source for document in documents}) < len(documents):
             raise LoadingError("Two documents have the same source: give each its own.")
-        given = None if vectors is None else self._given(cuts, vectors)
-        digests = [cut.digest(None if given is None else given[place]) for place, cut in enumerate(cuts)]
+        chunks = [chunk_document(document, chunking) for document in documents]
+        given = None if vectors is None else self._given(chunks, vectors)
+        parts = itertools.repeat(None) if given is None else given
+        cuts = [Cut.of(*one) for one in zip(documents, chunks, parts, strict=False)]
         while True:
             try:
-                return self._upsert(cuts, digests, given, progress)
+                return self._upsert(cuts, given, progress)
             except Moved:  # another process replaced one of these documents just now
                 continue
 
-    def _given(self, cuts: Sequence[Cut], vectors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _given(self, chunks: Sequence[Sequence[Chunk]], vectors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The vectors of each document."""
-        ends = np.cumsum([len(cut.chunks) for cut in cuts], dtype=np.int64)
-        wanted = int(ends[-1]) if len(ends) else 0
+        wanted = sum(map(len, chunks))
         if vectors.shape != (wanted, self.embedder.dim):
             raise DimensionMismatch(
-                f"{len(cuts)} documents are cut into {wanted} passages: vectors must have shape "
+                f"{len(chunks)} documents are cut into {wanted} passages: vectors must have shape "
                 f"({wanted}, {self.embedder.dim}), not {vectors.shape}."
             )
-        return np.split(vectors, ends[:-1]) if len(ends) else []
+        ends = itertools.accumulate(map(len, chunks))
+        return [vectors[end - len(own) : end] for own, end in zip(chunks, ends, strict=True)]
 
     def _upsert(
         self,
         cuts: Sequence[Cut],
-        digests: Sequence[str],
         given: Sequence[NDArray[np.float32]] | None,
         progress: Progress | None,
     ) -> Changes:
         with self._store.reading():
             there = self._store.table.digests([cut.document.source for cut in cuts])
-            todo = [place for place, cut in enumerate(cuts) if there.get(cut.document.source) != digests[place]]
+            todo = [place for place, cut in enumerate(cuts) if there.get(cut.document.source) != cut.digest]
             keys = self._store.table.keys([cuts[place].document.source for place in todo]) if given is None else {}
         self.embedder = _centred(self.embedder, self._store)
         fresh = {place: [chunk for chunk in cuts[place].chunks if chunk.id not in keys] for place in todo}
@@ -290,7 +291,6 @@ class LocalKnowledge:
             self._store.replace(
                 [],
                 [cuts[place] for place in batch],
-                [digests[place] for place in batch],
                 [chunk.id for chunk in chunks],
                 vectors,
                 self.embedder.center if isinstance(self.embedder, CenteringEmbedder) else None,
@@ -463,7 +463,10 @@ class LocalKnowledge:
         if not asked:
             return ()
         depth = max(how.depth, k) if len(how.channels) > 1 or len(asked) > 1 or favour else k
-        vectors = self.embedder.embed(list(asked), kind="query") if "dense" in how.channels else None
+        vectors = None
+        if "dense" in how.channels:
+            # The centre is the store's: another process may have built the index anew.
+            vectors = _centred(self.embedder, self._store).embed(list(asked), kind="query")
         with self._store.reading():
             table = self._store.table
             wanted = {id(one): table.where(one if where is None else {"$and": [where, one]}) for one, _ in favour}
@@ -572,9 +575,7 @@ class LocalKnowledge:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
@@ -622,8 +623,10 @@ def _uncentred(embedder: Embedder) -> CenteringEmbedder | None:
 
 def _centred(embedder: Embedder, store: Store) -> Embedder:
     """The embedder with the centre that the store's vectors were made with."""
+    if not isinstance(embedder, CenteringEmbedder):
+        return embedder
     center = store.center
-    return embedder if center is None or not isinstance(embedder, CenteringEmbedder) else embedder.with_center(center)
+    return embedder if center is None else embedder.with_center(center)
 
 
 def _batches(places: Sequence[int], sized: Mapping[int, Sequence[Any]], size: int) -> Iterator[list[int]]:

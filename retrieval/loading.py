@@ -12,9 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from .documents import Document as Document
-from .documents import SkippedFile as SkippedFile
-from .documents import Unreadable
+from .documents import Document, SkippedFile, Unreadable
 from .errors import LoadingError
 from .pdf import read_pdf
 from .plaintext import plain_text

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
-
-_PAGE = re.compile(r"(?:^| > )page (\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +17,7 @@ class Passage:
         source: Where it comes from: for a folder, the file's path inside it with forward slashes.
         score: How well it fits, higher is better. Comparable within one search; what it means is up to the knowledge
             base (``LocalKnowledge.search`` says what it means there).
-        heading: Headings above it, outermost first, joined by `` > ``, without the page's title; of a document that has
-            pages, the page's number comes last, as in ``"Opening hours > page 12"``.
+        heading: Headings above it, outermost first, joined by `` > ``, without the page's title.
         title: Title of the page.
         metadata: What else its owner knows about it (plain JSON values).
         similarity: Cosine of query and passage in [-1, 1]; None where the knowledge base does not compare meanings.
@@ -29,6 +25,7 @@ class Passage:
             where the knowledge base does not look for words.
         span: Where ``text`` stands in the source, in characters: ``source_text[span[0]:span[1]] == text``.
         body_start: How many characters of ``text`` the headings that open it take.
+        page: Number of the page that it begins on, from 1; None if its document has no pages.
     """
 
     id: str
@@ -42,17 +39,12 @@ class Passage:
     coverage: float | None = None
     span: tuple[int, int] | None = None
     body_start: int = 0
+    page: int | None = None
 
     @property
     def breadcrumb(self) -> str:
         """Title and headings in one line, such as ``"Opening hours > Weekend"``; empty if there are none."""
         return " > ".join(part for part in (self.title, self.heading) if part)
-
-    @property
-    def page(self) -> int | None:
-        """Number of the page that it begins on, from 1; None if its document has no pages."""
-        found = _PAGE.search(self.heading)
-        return int(found[1]) if found else None
 
     @property
     def in_context(self) -> str:

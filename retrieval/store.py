@@ -181,7 +181,8 @@ class Store:
     @property
     def center(self) -> NDArray[np.float32] | None:
         """See `PassageTable.center`."""
-        return self.table.center
+        with self.reading():
+            return self.table.center
 
     def stats(self) -> StoreStats:
         """How much there is."""
@@ -197,17 +198,13 @@ class Store:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except IndexCorrupt as error:
-            raise IndexCorrupt(f"{error}: build the index again with {_fix(self._root)}.") from error
         except sqlite3.DatabaseError as error:
             if self._root is None or self.manifest is None:
                 raise
             file = self._root / self.manifest.generation / _PASSAGES
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                raise StoreError(f"{file} is in use ({error}): try again.", retryable=True) from error
-            raise IndexCorrupt(
-                f"{file} is damaged ({error}): build the index again with {_fix(self._root)}."
-            ) from error
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreError(f"{file} cannot be read now ({error}): try again.", retryable=True) from error
+            raise _damaged(file, error, self._root) from error
 
     def _follow(self) -> None:
         """Turn to the generation that is valid now, if there is another one."""
@@ -232,8 +229,10 @@ class Store:
         if change == self._change or self._log is None:
             return
         removed = self.table.removed(self._change)
-        sums = self.table.sums(self._next)
-        vectors = self._log.read(sums)
+        try:
+            vectors = self._log.read(self.table.sums(self._next))
+        except IndexCorrupt as error:
+            raise IndexCorrupt(f"{error}: build the index again with {_fix(self._root)}.") from error
         rows = np.arange(self._next, self._next + len(vectors))
         kept = ~np.isin(rows, removed)
         self.index.remove(removed)
@@ -247,7 +246,6 @@ class Store:
         self,
         removed: Sequence[str],
         cuts: Sequence[Cut] = (),
-        digests: Sequence[str] = (),
         fresh: Sequence[str] = (),
         vectors: NDArray[np.float32] | None = None,
         center: NDArray[np.float32] | None = None,
@@ -257,14 +255,13 @@ class Store:
         Args:
             removed: Sources of documents to take out; those that are not there are passed over.
             cuts: Documents to put in; where one of that source is there, it is replaced.
-            digests: Of each (`Cut.digest`).
             fresh: Ids of those chunks that get a new vector; the others keep the one they have.
             vectors: float32, shape (len(fresh), dim): theirs.
             center: The embedder's centre, if one was fitted just now.
 
         Raises:
             Moved: If a chunk has no vector to keep any more.
-            LoadingError: If two documents have the same source, or metadata is not plain JSON.
+            LoadingError: If two documents have the same source.
             StoreError: If it cannot be written, or another process writes for too long. What was there is still there.
         """
         added = np.empty((0, self.index.dim), np.float32) if vectors is None else vectors
@@ -275,14 +272,12 @@ class Store:
                 there = self.table.keys(sources)
                 first = self.table.vectors
                 rows = {name: first + place for place, name in enumerate(fresh)}
-                kept = {chunk.id: there.get(chunk.id) for cut in cuts for chunk in cut.chunks if chunk.id not in rows}
-                if None in kept.values():
+                keeping = [chunk.id for cut in cuts for chunk in cut.chunks if chunk.id not in rows]
+                if not there.keys() >= {*keeping}:
                     raise Moved
-                reused = frozenset(row for row in kept.values() if row is not None)
-                gone = self.table.remove([*removed, *sources], reused)
-                self.table.insert(
-                    cuts, digests, {**{name: row for name, row in kept.items() if row is not None}, **rows}
-                )
+                kept = {name: there[name] for name in keeping}
+                gone = self.table.remove([*removed, *sources], frozenset(kept.values()))
+                self.table.insert(cuts, kept | rows)
                 if len(added):
                     crc32 = 0 if self._log is None else self._log.append(first, added)
                     self.table.append_sum(first, len(added), crc32)
@@ -330,14 +325,13 @@ class Store:
             self._rewrite(self._root, self.manifest.embedder, self.manifest.fingerprint)
             self._follow()
 
-    def write(self, path: str | Path, embedder: str, fingerprint: str, wait: float = WAIT) -> None:
+    def write(self, path: str | Path, embedder: str, fingerprint: str) -> None:
         """Write everything into a folder: a new one, an empty one, or one that holds an index, which is replaced.
 
         Args:
             path: The folder.
             embedder: Name of the embedder that made the vectors.
             fingerprint: Its fingerprint.
-            wait: How many seconds to wait for another writer.
 
         Raises:
             StoreError: If the folder holds something else, or cannot be written. An index that was there is still
@@ -350,7 +344,7 @@ class Store:
         try:
             with _clear_errors(root):
                 root.mkdir(parents=True, exist_ok=True)
-                with _only_writer(root, wait), self.reading():
+                with _only_writer(root), self.reading():
                     entries = [entry.name for entry in root.iterdir()]
                     if entries and not any(map(_is_ours, entries)):
                         raise StoreError(
@@ -395,7 +389,7 @@ class Store:
             return
         if not self._writable:
             raise StoreError(f"{self._root} cannot be written: copy the index to a folder of yours.", stage="save")
-        with _clear_errors(self._root), _only_writer(self._root, WAIT):
+        with _clear_errors(self._root), _only_writer(self._root):
             _sweep(self._root)  # what a writer left that was killed while it made a new generation
             with self._readable():
                 self._follow()
@@ -415,11 +409,10 @@ class Store:
             found = [f"{folder / _PASSAGES}: {problem}" for problem in found]
             try:
                 self._log.read(self.table.sums())
-            except IndexCorrupt as error:
+            except (IndexCorrupt, sqlite3.DatabaseError) as error:
                 found.append(str(error))
-            except sqlite3.DatabaseError:
-                pass  # told already
-            ours = {_MANIFEST, folder.name, _PASSAGES, f"{_PASSAGES}-wal", f"{_PASSAGES}-shm", _VECTORS, _CODES}
+            beside = [f"{_PASSAGES}-wal", f"{_PASSAGES}-shm", _VECTORS, _CODES, FastScan.unfinished(_CODES)]
+            ours = {_MANIFEST, folder.name, _PASSAGES, *beside}
             strange = [entry for entry in (*self._root.iterdir(), *folder.iterdir()) if entry.name not in ours]
             return found + [f"{entry} is no part of the index" for entry in sorted(strange)]
 
@@ -543,10 +536,10 @@ def _is_ours(name: str) -> bool:
 
 
 @contextmanager
-def _only_writer(root: Path, wait: float) -> Iterator[None]:
+def _only_writer(root: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system lets go of when the process ends, however it ends."""
     handle = os.open(root, os.O_RDONLY)
-    until = time.monotonic() + wait
+    until = time.monotonic() + WAIT
     try:
         while True:
             try:
@@ -555,7 +548,7 @@ def _only_writer(root: Path, wait: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise StoreError(
-                        f"Another process has been writing to {root} for {wait:.0f} s: try again when it is done.",
+                        f"Another process has been writing to {root} for {WAIT:.0f} s: try again when it is done.",
                         stage="save",
                         retryable=True,
                     ) from None
@@ -569,22 +562,14 @@ def _only_writer(root: Path, wait: float) -> Iterator[None]:
 def _clear_errors(root: Path) -> Iterator[None]:
     try:
         yield
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StoreError(
+            f"The index could not be written to {root} ({error}): make room or choose another folder.",
+            stage="save",
+            retryable=True,
+        ) from error
     except sqlite3.DatabaseError as error:
-        if not isinstance(error, sqlite3.OperationalError):
-            raise IndexCorrupt(
-                f"The index at {root} is damaged ({error}): build it again with {_fix(root)}."
-            ) from error
-        raise StoreError(
-            f"The index could not be written to {root} ({error}): make room or choose another folder.",
-            stage="save",
-            retryable=True,
-        ) from error
-    except OSError as error:
-        raise StoreError(
-            f"The index could not be written to {root} ({error}): make room or choose another folder.",
-            stage="save",
-            retryable=True,
-        ) from error
+        raise _damaged(root, error, root) from error
 
 
 def _sync(path: Path) -> None:

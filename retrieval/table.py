@@ -15,16 +15,16 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .chunking import Chunk, words_digest
+from .documents import Document
 from .errors import LoadingError
 from .filters import Where, condition, facts
 from .keyword import content_terms, match_expression, terms
-from .loading import Document
 from .passages import Passage
 from .sounds import SoundAlikes
 
@@ -36,7 +36,7 @@ CREATE TABLE documents (
 CREATE TABLE passages (  -- id is the row of its vector
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, document INTEGER NOT NULL REFERENCES documents (id),
     heading TEXT NOT NULL, text TEXT NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL, body_start INTEGER NOT NULL
+    first INTEGER NOT NULL, last INTEGER NOT NULL, body_start INTEGER NOT NULL, page INTEGER
 );
 CREATE TABLE facts (  -- what can be filtered for
     key TEXT NOT NULL, value NOT NULL, document INTEGER NOT NULL REFERENCES documents (id),
@@ -57,38 +57,57 @@ CREATE TABLE state (change INTEGER NOT NULL, center BLOB);
 INSERT INTO state VALUES (0, NULL);
 """
 
+_COUNTED = 10_000  # terms whose counts are kept
+
 _JOINED = "FROM passages AS p JOIN documents AS d ON d.id = p.document"
-_FIELDS = f"p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start {_JOINED}"
+_FIELDS = (
+    f"p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start, p.page {_JOINED}"
+)
 _WORDS = f"SELECT p.id, d.title, p.heading, substr(p.text, p.body_start + 1) {_JOINED}"
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A document and the chunks it was cut into."""
+    """A document and the chunks it was cut into; `of` makes them.
+
+    Attributes:
+        document: The document.
+        chunks: Its chunks.
+        metadata: The document's metadata, as JSON.
+        digest: SHA-256 of all that its passages depend on: two cuts with the same one need not be told apart.
+    """
 
     document: Document
     chunks: tuple[Chunk, ...]
+    metadata: str
+    digest: str
+
+    @classmethod
+    def of(cls, document: Document, chunks: tuple[Chunk, ...], vectors: NDArray[np.float32] | None = None) -> Self:
+        """Look at a document that was cut.
+
+        Args:
+            document: The document.
+            chunks: Its chunks.
+            vectors: Those of its chunks, where the owner gives them.
+
+        Raises:
+            LoadingError: If the metadata is not plain JSON.
+        """
+        try:
+            metadata = json.dumps(dict(document.metadata), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise LoadingError(f"The metadata of {document.source} is not plain JSON ({error}).") from error
+        places = " ".join(f"{chunk.id} {chunk.start} {chunk.end} {chunk.page}" for chunk in chunks)
+        told = hashlib.sha256("\0".join((document.text, document.title, metadata, places)).encode())
+        if vectors is not None:
+            told.update(np.ascontiguousarray(vectors, np.float32).tobytes())
+        return cls(document, chunks, metadata, told.hexdigest())
 
     @property
     def title(self) -> str:
         """The title that its passages carry."""
         return self.chunks[0].title if self.chunks else self.document.title
-
-    def digest(self, vectors: NDArray[np.float32] | None = None) -> str:
-        """SHA-256 of all that its passages depend on: two cuts with the same one need not be told apart.
-
-        Args:
-            vectors: Those of its chunks, where the owner gives them.
-        """
-        told = [
-            self.document.text,
-            self.document.format,
-            self.title,
-            metadata_json(self.document),
-            [[chunk.id, chunk.start, chunk.end] for chunk in self.chunks],
-            None if vectors is None else hashlib.sha256(vectors.astype(np.float32).tobytes()).hexdigest(),
-        ]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 class PassageTable:
@@ -102,6 +121,7 @@ class PassageTable:
         self._connection = connection
         self._lock = threading.RLock()
         self._depth = 0
+        self._counted: tuple[int, dict[str, int]] = (-1, {})  # passages that hold a term, at a change
         self._sounds: tuple[int, SoundAlikes] | None = None  # of the words at a change
         self._closed = weakref.finalize(self, connection.close)
 
@@ -202,8 +222,7 @@ class PassageTable:
         """Row of each passage of these documents, by its key."""
         return dict(
             self._all(
-                "SELECT p.key, p.id FROM passages AS p JOIN documents AS d ON d.id = p.document "
-                "WHERE d.source IN (SELECT value FROM json_each(?))",
+                f"SELECT p.key, p.id {_JOINED} WHERE d.source IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(sources)),),
             )
         )
@@ -246,7 +265,7 @@ class PassageTable:
         """See `LocalKnowledge.ordinary`."""
         holding: dict[str, set[Any]] = {}
         told = self._all(
-            "SELECT f.value, d.title || ' ' || p.text FROM passages AS p JOIN documents AS d ON d.id = p.document "
+            f"SELECT f.value, d.title || ' ' || p.text {_JOINED} "
             "JOIN facts AS f ON f.document = p.document AND f.key = ? ORDER BY p.id * 2654435761 % 4294967296 LIMIT ?",
             (key, sample),
         )
@@ -290,7 +309,7 @@ class PassageTable:
         searches += [(" AND rowid IN (SELECT value FROM json_each(?))", [json.dumps(rows.tolist())]) for rows in others]
         with self.reading():
             count = len(self)
-            holding = {term: self._holding(term) for term in asked}
+            holding = self._holding(asked)
             # A term that most passages hold adds nothing to a score, and makes all of them be scored.
             telling = [term for term in asked if 0 < 2 * holding[term] <= count] or [t for t in asked if holding[t]]
             if not telling:
@@ -315,7 +334,7 @@ class PassageTable:
         """
         heard = terms(query)
         with self.reading():
-            unknown = {term for term in content_terms(query) if not self._holding(term)}
+            unknown = {term for term, count in self._holding(content_terms(query)).items() if not count}
             if not unknown:
                 return None
             change = self.change
@@ -329,8 +348,17 @@ class PassageTable:
         ]
         return " ".join(meant) if meant != heard else None
 
-    def _holding(self, term: str) -> int:
-        return int(self._one("SELECT count(*) FROM words WHERE words MATCH ?", (match_expression([term]),)))
+    def _holding(self, terms_: Sequence[str]) -> dict[str, int]:
+        """How many passages hold each term; the readings of one question share most of them."""
+        change = self.change
+        if self._counted[0] != change or len(self._counted[1]) > _COUNTED:
+            self._counted = (change, {})
+        known = self._counted[1]
+        for term in terms_:
+            if term not in known:
+                sql = "SELECT count(*) FROM words WHERE words MATCH ?"
+                known[term] = int(self._one(sql, (match_expression([term]),)))
+        return {term: known[term] for term in terms_}
 
     def passages(self, rows: Sequence[int]) -> list[Passage]:
         """The passages in these rows, in this order."""
@@ -364,38 +392,37 @@ class PassageTable:
         """Say that vectors are there."""
         self._connection.execute("INSERT INTO appended VALUES (?, ?, ?)", (first, count, crc32))
 
-    def insert(self, cuts: Sequence[Cut], digests: Sequence[str], rows: Mapping[str, int]) -> None:
+    def insert(self, cuts: Sequence[Cut], rows: Mapping[str, int]) -> None:
         """Add documents that are not there.
 
         Args:
             cuts: The documents and their chunks.
-            digests: Of each.
             rows: Where the vector of each chunk is, by the chunk's id.
 
         Raises:
-            LoadingError: If metadata is not plain JSON, or a source is there already.
+            LoadingError: If a source is there already.
         """
         last = number = int(self._one("SELECT coalesce(max(id), 0) FROM documents"))
         documents, passages, told = [], [], []
-        for cut, digest in zip(cuts, digests, strict=True):
+        written: set[str] = set()
+        for cut in cuts:
             number += 1
-            document = cut.document
-            documents.append((number, document.source, cut.title, digest, metadata_json(document)))
-            told += [(*fact, number) for fact in facts(document.metadata, document.source, cut.title)]
+            source, metadata = cut.document.source, cut.document.metadata
+            documents.append((number, source, cut.title, cut.digest, cut.metadata))
+            told += [(*fact, number) for fact in facts(metadata, source, cut.title)]
             for chunk in cut.chunks:
-                place = (chunk.start, chunk.end, chunk.body_start)
+                place = (chunk.start, chunk.end, chunk.body_start, chunk.page)
                 passages.append((rows[chunk.id], chunk.id, number, chunk.heading, chunk.text, *place))
+                written.update(terms(f"{chunk.title} {chunk.heading} {chunk.body}"))
         run = self._connection.executemany
         try:
             run("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", documents)
-            run("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", passages)
+            run("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", passages)
         except sqlite3.IntegrityError as error:
             raise LoadingError("Two documents have the same source: give each its own.") from error
         # Told by the database, as when they are taken out: SQLite has its own idea of what a text with zeros in it is.
         self._connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_WORDS} WHERE d.id > ?", (last,))
         run("INSERT OR IGNORE INTO facts (key, value, document) VALUES (?, ?, ?)", told)
-        chunks = [chunk for cut in cuts for chunk in cut.chunks]
-        written = {word for chunk in chunks for word in terms(f"{chunk.title} {chunk.heading} {chunk.body}")}
         run("INSERT OR IGNORE INTO vocabulary VALUES (?)", ((word,) for word in sorted(written)))
 
     def remove(self, sources: Sequence[str], keep: frozenset[int] = frozenset()) -> NDArray[np.int64]:
@@ -441,7 +468,7 @@ class PassageTable:
                 marks = ", ".join("?" * columns)
                 connection.executemany(f"INSERT INTO {table} VALUES ({marks})", self._each(f"SELECT * FROM {table}"))
             connection.executemany(
-                "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 ((new[row], *rest) for row, *rest in self._each("SELECT * FROM passages ORDER BY id")),
             )
             connection.execute("UPDATE state SET center = ?", (self._one("SELECT center FROM state"),))
@@ -496,23 +523,10 @@ def _most(holding: int, count: int) -> float:
     return 2.2 * max(math.log((count - holding + 0.5) / (holding + 0.5)), 1e-6)
 
 
-def metadata_json(document: Document) -> str:
-    """A document's metadata as JSON.
-
-    Raises:
-        LoadingError: If it is not plain JSON.
-    """
-    try:
-        return json.dumps(dict(document.metadata), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise LoadingError(f"The metadata of {document.source} is not plain JSON ({error}).") from error
-
-
 def _passage(fields: Sequence[Any]) -> Passage:
-    key, text, source, heading, title, metadata, first, last, body_start = fields
-    return Passage(
-        key, text, source, 0.0, heading, title, json.loads(metadata), span=(first, last), body_start=body_start
-    )
+    key, text, source, heading, title, metadata, first, last, body_start, page = fields
+    told = json.loads(metadata)
+    return Passage(key, text, source, 0.0, heading, title, told, span=(first, last), body_start=body_start, page=page)
 
 
 def _rows(found: Sequence[tuple[int]]) -> NDArray[np.int64]:

@@ -258,7 +258,9 @@ def test_an_index_is_searched(index):
     assert found.code == 0, found.err
     [line] = found.lines
     assert line["query"] == "what is the wifi password" and len(line["passages"]) == 3
-    assert all(set(passage) == {"id", "text", "source", "score", "metadata"} for passage in line["passages"])
+    assert all(
+        set(passage) == {"id", "text", "source", "heading", "page", "score", "metadata"} for passage in line["passages"]
+    )
     assert line["passages"][0]["source"] == "wifi.md"
     assert "wifi.md" in vivavoce("search", index, "what is the wifi password").out
     assert vivavoce("search", index, "?!", "--json").lines == [{"query": "?!", "passages": []}]

@@ -4,12 +4,12 @@ import pytest
 from vivavoce.retrieval import (
     DeviceUnavailable,
     DimensionMismatch,
+    Document,
     EmbeddingError,
     LLMEmbedder,
     LocalKnowledge,
     SentenceTransformerEmbedder,
 )
-from vivavoce.retrieval.loading import Document
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
 
 WORDS = "<eos> <unk> we open at seven close on sunday oat milk costs sixty cents more . 拿铁".split()
@@ -136,6 +136,17 @@ def test_local_knowledge_fits_the_centre_and_keeps_it_with_the_index(llama, toke
     with LocalKnowledge.open(tmp_path / "index", embedder) as opened:
         assert opened.search("oat milk") == expected
         assert np.allclose(opened.embedder.center, made.embedder.center)
+
+
+def test_a_reader_asks_with_the_centre_of_what_replaced_its_index(llama, tokenizer, tmp_path):
+    embedder = LLMEmbedder(llama, tokenizer)
+    with LocalKnowledge.from_documents([Document("a.md", "We open at seven.")], embedder) as made:
+        made.save(tmp_path / "index")
+    with LocalKnowledge.open(tmp_path / "index", embedder) as reader:
+        other = [Document("b.md", "Oat milk costs more."), Document("c.md", "We close on Sunday at seven.")]
+        with LocalKnowledge.from_documents(other, embedder) as made:
+            made.save(tmp_path / "index")
+            assert reader.search("oat milk") == made.search("oat milk") != ()
 
 
 def test_no_such_sentence_transformer_is_a_clear_error(tmp_path):
