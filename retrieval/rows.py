@@ -18,7 +18,7 @@ from .plaintext import decoded
 _TEXT = ("text", "content", "body", "page_content")
 _ID = ("id", "_id")
 _DELIMITERS = (",", ";", "\t", "|")
-_SNIFFED = 100  # rows that are looked at to find out what separates cells
+_SNIFFED = 2**16  # characters
 _LONGEST_CELL = 2**24  # characters; longer ones mean that a quote was not closed
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d+)?")  # 0123 is no number, nor is what a float cannot hold
 _INTEGERS = range(-(2**63), 2**63)  # that SQLite can compare
@@ -146,19 +146,13 @@ def _read_table(data: bytes, source: str, delimiters: Sequence[str]) -> Iterator
     yield from _documents(_table_rows(names, read), source)
 
 
-def _cells(text: str, delimiter: str, most: int | None = None) -> dict[int, list[str] | str]:
-    """Cells of each row by its number, or what is wrong with it, in half a sentence; rows without words are left out.
-
-    Args:
-        text: The table.
-        delimiter: What separates cells.
-        most: How many rows are read at most; all if None.
-    """
+def _cells(text: str, delimiter: str) -> dict[int, list[str] | str]:
+    """Cells of each row by its number, or what is wrong with it, in half a sentence; blank rows are left out."""
     found: dict[int, list[str] | str] = {}
     limit_before = csv.field_size_limit(_LONGEST_CELL)
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        for number in count(1) if most is None else range(1, most + 1):
+        for number in count(1):
             first = lines.line_num + 1
             try:
                 cells = [cell.strip() for cell in next(lines)]
@@ -176,14 +170,12 @@ def _cells(text: str, delimiter: str, most: int | None = None) -> dict[int, list
 
 
 def _delimiter(text: str, delimiters: Sequence[str]) -> str:
-    """What cuts most rows into as many cells as the first one, more than one of them; else the first of all."""
-    best, delimiter = (0.5, 1), delimiters[0]
-    for candidate in delimiters:
-        widths = [len(cells) for cells in _cells(text, candidate, _SNIFFED).values() if isinstance(cells, list)]
-        alike = sum(width == widths[0] for width in widths) / len(widths) if widths else 0.0
-        if widths and widths[0] > 1 and (alike, widths[0]) > best:
-            best, delimiter = (alike, widths[0]), candidate
-    return delimiter
+    """What separates cells; the first of all where nothing does."""
+    try:
+        lines = text[:_SNIFFED].replace("\r\n", "\n").replace("\r", "\n")
+        return csv.Sniffer().sniff(lines, "".join(delimiters)).delimiter
+    except csv.Error:
+        return delimiters[0]
 
 
 def _names(header: list[str] | str) -> list[str]:
