@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
-from pathlib import PurePosixPath
+from posixpath import basename, splitext
 from typing import TYPE_CHECKING, Literal
 
 from .documents import Document
@@ -240,7 +240,7 @@ def _plain(inline: Token) -> str:
 
 def _title_of(source: str) -> str:
     """``"docs/gift-cards.md"`` → ``"Gift cards"``."""
-    words = re.sub(r"[-_\s]+", " ", PurePosixPath(source).stem).strip()
+    words = re.sub(r"[-_\s]+", " ", splitext(basename(source))[0]).strip()
     return words[:1].upper() + words[1:]
 
 
@@ -263,7 +263,7 @@ def _pack(text: str, blocks: list[_Block], limit: int) -> Iterator[tuple[int, in
 
 
 def _fits(text: str, start: int, end: int, limit: int) -> bool:
-    return sum(1 for _ in _WORD.finditer(text, start, end)) <= limit
+    return end - start <= limit or sum(1 for _ in _WORD.finditer(text, start, end)) <= limit
 
 
 def _cut(text: str, block: _Block, limit: int) -> Iterator[tuple[int, int]]:

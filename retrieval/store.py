@@ -48,6 +48,7 @@ FORMAT = "vivavoce-index"
 VERSION = 3
 WAIT = 60.0
 """How many seconds a writer waits for another one."""
+_CACHE = 65_536  # KiB of the database in memory at most: 2 MiB, the default, are read again and again by a large change
 _MANIFEST = "manifest.json"
 _PASSAGES = "passages.sqlite"
 _VECTORS = "vectors.f32"
@@ -477,7 +478,8 @@ def _open_table(root: Path, file: Path) -> tuple[PassageTable, bool]:
                 connection = _connect((aside / file.name).as_uri())
             else:
                 connection = _connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1")
-        connection.execute("SELECT change FROM state").fetchone()
+            connection.execute("SELECT change FROM state").fetchone()
+        connection.execute(f"PRAGMA cache_size = {-_CACHE}")
     except (OSError, sqlite3.Error) as error:
         raise _damaged(file, error, root) from error
     table = PassageTable(connection)
