@@ -97,7 +97,8 @@ class TestExamples:
 
     def test_knowledge_from_pdf(self, tmp_path):
         printed = run_example("knowledge_from_pdf.py", tmp_path)
-        assert "Cleaning > Every month > page 2" in printed and "No steam > page 3" in printed
+        assert "Cleaning > Every month\n  espresso-machine.pdf, page 2: " in printed
+        assert "When something is wrong > No steam\n  espresso-machine.pdf, page 3: " in printed
         assert "call the workshop at extension 17" in printed, "a word that was broken at the end of a line is whole"
 
     def test_swap_recognizer(self, tmp_path):
