@@ -115,6 +115,7 @@ def search(
     query: Annotated[str | None, typer.Argument(help="What to look for, in plain words.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
     where: Annotated[str, typer.Option(help='Filter, as JSON: {"year": {"$gt": 2020}}; source and title too.')] = "",
+    instruction: Annotated[str, typer.Option(help="The same in words: only after 2020, nothing from Bath.")] = "",
     queries: Annotated[Path | None, typer.Option(help="Many questions instead: {_id, text}, one a line.")] = None,
     run_file: Annotated[Path | None, typer.Option("--run", help="With --queries: rankings in TREC's form.")] = None,
     device: DeviceOption = "auto",
@@ -136,7 +137,7 @@ def search(
         def look() -> list[tuple[Question, tuple[Passage, ...]]]:
             with open_knowledge(index_dir, device=device_name(device)) as knowledge:
                 return [
-                    (one, knowledge.search_many(one.texts, k=k, where=only))
+                    (one, knowledge.search_many(one.texts, k=k, where=only, instruction=instruction))
                     for one in watched(asked, advance, "searching")
                 ]
 

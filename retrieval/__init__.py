@@ -12,8 +12,9 @@ Anything with ``search(query, k)`` is a knowledge base (``KnowledgeBase``); anyt
 """
 
 from .chunking import Chunk, ChunkOptions, chunk_document
+from .collection import Collection
 from .dialogue import DialogueOptions, DialogueSearch
-from .documents import Document, Heading, SkippedFile
+from .documents import Document, Entry, Heading, SkippedFile
 from .embedding import CenteringEmbedder, Embedder, LLMEmbedder, SentenceTransformerEmbedder
 from .errors import (
     DeviceUnavailable,
@@ -22,6 +23,7 @@ from .errors import (
     EmbeddingError,
     IndexCorrupt,
     IndexNotFound,
+    InstructionNotUnderstood,
     LoadingError,
     RetrievalError,
     StoreError,
@@ -29,6 +31,7 @@ from .errors import (
 from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
 from .index import Hits, VectorIndex
+from .instructions import Facet, read_instruction
 from .knowledge import Changes, LocalKnowledge, SearchOptions
 from .loading import LoadedFolder, load_file, load_folder
 from .mentions import Mention, NameFinder
@@ -40,6 +43,7 @@ __all__ = [
     "Changes",
     "Chunk",
     "ChunkOptions",
+    "Collection",
     "DeviceUnavailable",
     "DialogueOptions",
     "DialogueSearch",
@@ -48,10 +52,13 @@ __all__ = [
     "Embedder",
     "EmbedderMismatch",
     "EmbeddingError",
+    "Entry",
+    "Facet",
     "Heading",
     "Hits",
     "IndexCorrupt",
     "IndexNotFound",
+    "InstructionNotUnderstood",
     "KnowledgeBase",
     "LLMEmbedder",
     "LoadedFolder",
@@ -74,6 +81,7 @@ __all__ = [
     "is_index",
     "load_file",
     "load_folder",
+    "read_instruction",
     "read_manifest",
     "reciprocal_rank_fusion",
     "weighted_sum",

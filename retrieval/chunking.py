@@ -98,6 +98,9 @@ def chunk_document(document: Document, options: ChunkOptions | None = None) -> t
         The chunks. Everything but blank lines, rules, front matter and headings without anything below them is in
         exactly one of them. Empty if nothing is left.
     """
+    if document.format == "whole":
+        name = f"{document.source}#{words_digest(document.title, '', document.text)}"
+        return (Chunk(name, document.text, document.source, document.title, "", 0, len(document.text), 0),)
     limit = (options or ChunkOptions()).max_words
     page = _read_markdown(document) if document.format == "markdown" else _read_text(document)
     chunks: list[Chunk] = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Format = Literal["markdown", "text"]
+Format = Literal["markdown", "text", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Document:
             the row besides. Unique within an index.
         text: All of it. Of a Markdown or text file, as ``Path.read_text("utf-8-sig")`` gives it: plain line feeds, no
             byte order mark. Web pages and Word files are written as Markdown.
-        format: How its structure is read.
+        format: How its structure is read. One in format ``"whole"`` has none: all of it is one passage, however long or
+            short, with the title that it is given and no other.
         title: Its title; empty means that it is taken from the text, or else from the source's name.
         metadata: What else its owner knows about it (plain JSON values); every passage of it carries a copy. For a
             Markdown file, its front matter.
@@ -50,6 +51,23 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     pages: tuple[int, ...] = ()
     outline: tuple[Heading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an index knows of one document without looking at its passages.
+
+    Attributes:
+        source: Its name.
+        title: Its title.
+        metadata: What its owner told of it.
+        passages: How many passages it was cut into; 0 for one without words.
+    """
+
+    source: str
+    title: str
+    metadata: Mapping[str, Any] = field(hash=False)
+    passages: int
 
 
 @dataclass(frozen=True, slots=True)

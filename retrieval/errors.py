@@ -47,6 +47,12 @@ class EmbeddingError(RetrievalError):
     stage = "embed"
 
 
+class InstructionNotUnderstood(RetrievalError, ValueError):
+    """An instruction asks for what the metadata does not know."""
+
+    stage = "retrieve"
+
+
 class DimensionMismatch(EmbeddingError):
     """Vectors of another length than the index holds."""
 

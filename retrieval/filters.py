@@ -6,12 +6,19 @@
     {"city": "Bath", "stars": 4}                  {"tags": {"$contains": "vegan"}, "$not": {"closed": True}}
 
 Several keys in one filter all have to hold. ``$ne`` and ``$nin`` hold for a document without the key as well. A value
-that is a list holds for each of its items. ``source`` and ``title`` are keys of every document.
+that is a list holds for each of its items, one that is a mapping under keys joined by dots, as in
+``{"address.city": "Bath"}``.
+``source`` and ``title`` are keys of every document.
+
+``$document`` looks at the words instead, letter by letter: ``{"$document": {"$contains": "oat milk"}}`` holds for
+documents of which some passage holds them, and ``$regex`` for those in which the regular expression is found.
+``$not_contains`` and ``$not_regex`` are their opposites, and ``$and`` and ``$or`` join several.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -23,14 +30,23 @@ Fact: TypeAlias = tuple[str, str | int | float]
 _COMPARED = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LISTED = "a list of texts, numbers or booleans"
 _HOLDING = "SELECT document FROM facts WHERE key = ? AND value"
+_WORDS = {"$contains": "instr(text, ?)", "$regex": "text REGEXP ?"}
 
 
 def facts(metadata: Mapping[str, Any], source: str, title: str) -> Iterator[Fact]:
-    """What can be filtered for: key and value, several of one key for a list. What is nested deeper is left out."""
+    """What can be filtered for: key and value, several of one key for a list."""
     for key, value in {"source": source, "title": title, **metadata}.items():
-        for item in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(item, str | int | float):
-                yield key, _plain(item)
+        yield from _told(key, value)
+
+
+def _told(key: str, value: Any) -> Iterator[Fact]:
+    if isinstance(value, Mapping):
+        for inner, part in value.items():
+            yield from _told(f"{key}.{inner}", part)
+        return
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, str | int | float):
+            yield key, _plain(item)
 
 
 def condition(where: Where) -> tuple[str, list[Any]]:
@@ -53,13 +69,46 @@ def _joined(operator: str, wanted: Any) -> tuple[str, list[Any]]:
     if operator == "$not":
         sql, values = condition(wanted)
         return f"NOT {sql}", values
+    if operator == "$document":
+        return _holds(wanted)
     if operator not in ("$and", "$or"):
-        raise ValueError(f"There is no operator {operator!r} here; there are $and, $or and $not.")
+        raise ValueError(f"There is no operator {operator!r} here; there are $and, $or, $not and $document.")
+    return _several(operator, wanted, condition)
+
+
+def _several(operator: str, wanted: Any, build: Callable[[Any], tuple[str, list[Any]]]) -> tuple[str, list[Any]]:
     if isinstance(wanted, str) or not isinstance(wanted, Sequence) or not wanted:
         raise ValueError(f"{operator} takes a list of filters, not {wanted!r}.")
-    parts = [condition(one) for one in wanted]
+    parts = [build(one) for one in wanted]
     joint = " AND " if operator == "$and" else " OR "
     return "(" + joint.join(sql for sql, _ in parts) + ")", [value for _, values in parts for value in values]
+
+
+def _holds(wanted: Any) -> tuple[str, list[Any]]:
+    """About the words of a document."""
+    if not isinstance(wanted, Mapping) or len(wanted) != 1:
+        raise ValueError(f"$document takes one condition such as {{'$contains': 'oat milk'}}, not {wanted!r}.")
+    ((operator, value),) = wanted.items()
+    if operator in ("$and", "$or"):
+        return _several(operator, value, _holds)
+    test = _WORDS.get(operator.replace("not_", ""))
+    if test is None:
+        known = "$contains, $not_contains, $regex, $not_regex, $and and $or"
+        raise ValueError(f"There is no operator {operator!r} in $document; there are {known}.")
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{operator} takes a text that is not empty, not {value!r}.")
+    if "regex" in operator:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{operator} takes a regular expression; {value!r} is none ({error}).") from error
+    sql = f"document IN (SELECT document FROM passages WHERE {test})"
+    return (f"NOT {sql}" if "not_" in operator else sql), [value]
+
+
+def found(pattern: str, text: str) -> bool:
+    """What SQLite has to call for ``text REGEXP pattern``; Python's module keeps what it compiled."""
+    return re.search(pattern, text) is not None
 
 
 def _about(key: str, wanted: Any) -> tuple[str, list[Any]]:

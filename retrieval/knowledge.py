@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunking import Chunk, ChunkOptions, chunk_document
-from .documents import Document, SkippedFile
+from .documents import Document, Entry, SkippedFile
 from .embedding import CenteringEmbedder, Embedder
 from .errors import DimensionMismatch, EmbedderMismatch, LoadingError
 from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
 from .index import Device
+from .instructions import Facet, read_instruction
 from .loading import LoadedFolder, load_folder
 from .passages import Passage
 from .store import Moved, Store, StoreStats
@@ -155,11 +156,16 @@ class LocalKnowledge:
         Raises:
             LoadingError: If the documents hold no text, or two have the same source.
         """
-        made = cls(Store.in_memory(embedder.dim, device), embedder, options)
+        made = cls.empty(embedder, options=options, device=device)
         made.upsert(documents, chunking=chunking, progress=progress)
         if not len(made):
             raise LoadingError("The documents hold headings at most: give at least one with a sentence in it.")
         return made
+
+    @classmethod
+    def empty(cls, embedder: Embedder, *, options: SearchOptions | None = None, device: Device = "auto") -> Self:
+        """One without documents, in memory: put them in with ``upsert``; arguments as in ``create``."""
+        return cls(Store.in_memory(embedder.dim, device), embedder, options)
 
     @classmethod
     def create(
@@ -391,6 +397,30 @@ class LocalKnowledge:
         with self._store.reading():
             return tuple(self._store.table.get(sources, where, limit, offset))
 
+    def entries(
+        self,
+        sources: Sequence[str] | None = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> tuple[Entry, ...]:
+        """What is known of documents, without their passages, in the order they were put in; arguments as in ``get``.
+
+        Raises:
+            ValueError: If the filter is malformed, or a number is negative.
+        """
+        if offset < 0 or (limit is not None and limit < 0):
+            raise ValueError("limit and offset must not be negative.")
+        with self._store.reading():
+            return tuple(self._store.table.entries(sources, where, limit, offset))
+
+    def vectors(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        """Vectors of passages: float32, shape (n, dim); passages that are not there any more are left out."""
+        with self._store.reading():
+            rows = self._store.table.rows([passage.id for passage in passages])
+            return self._store.index.vectors(np.array(rows, np.int64))
+
     def stats(self) -> StoreStats:
         """How much it holds."""
         return self._store.stats()
@@ -408,7 +438,13 @@ class LocalKnowledge:
         return self._store.problems()
 
     def search(
-        self, query: str, k: int = 5, *, where: Where | None = None, options: SearchOptions | None = None
+        self,
+        query: str,
+        k: int = 5,
+        *,
+        where: Where | None = None,
+        instruction: str = "",
+        options: SearchOptions | None = None,
     ) -> tuple[Passage, ...]:
         """Find passages for a question.
 
@@ -416,14 +452,19 @@ class LocalKnowledge:
             query: What was asked. Any text is allowed; one without words finds nothing.
             k: How many passages at most, at least 1.
             where: Only documents whose metadata this holds for, such as ``{"year": {"$gt": 2020}}``; see `Where`.
+            instruction: The same in plain words, such as ``"only after 2020"``; see `read_instruction`.
             options: Search this once in another way.
 
         Returns:
             Up to ``k`` passages, best first. ``score`` is the weighted mean of ``similarity`` and ``coverage``, or the
             one that was looked for: below 1, and comparable between questions to one index. With ``fusion="rrf"`` it
             is the fused place in (0, 1], where 1 means first in every channel, however bad the best may be.
+
+        Raises:
+            ValueError: If ``k`` < 1, or the filter is malformed.
+            InstructionNotUnderstood: If the instruction asks for what the metadata does not know.
         """
-        return self.search_many([query], k=k, where=where, options=options)
+        return self.search_many([query], k=k, where=where, instruction=instruction, options=options)
 
     def search_many(
         self,
@@ -432,6 +473,7 @@ class LocalKnowledge:
         k: int = 5,
         *,
         where: Where | None = None,
+        instruction: str = "",
         favour: Sequence[tuple[Where, float]] = (),
         options: SearchOptions | None = None,
     ) -> tuple[Passage, ...]:
@@ -444,6 +486,7 @@ class LocalKnowledge:
             weights: How likely each is, such as its posterior; not negative, need not sum to 1. Default: equally.
             k: How many passages at most, at least 1.
             where: Only documents whose metadata this holds for.
+            instruction: The same in plain words; see ``search``.
             favour: Filters, each with what is added to the score of the passages that it holds for, of several the
                 most. They are all looked at, however little they have in common with the question.
             options: Search this once in another way.
@@ -455,9 +498,13 @@ class LocalKnowledge:
         Raises:
             ValueError: If there are not as many weights as queries, a weight is negative or not finite, ``k`` < 1, or
                 the filter is malformed.
+            InstructionNotUnderstood: If the instruction asks for what the metadata does not know.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}.")
+        if instruction.strip():
+            told = read_instruction(instruction, self)
+            where = told if where is None else {"$and": [where, told]}
         how = options or self.options
         asked = _distinct(queries, weights)
         if not asked:
@@ -484,6 +531,34 @@ class LocalKnowledge:
                 coverage=max(found.get(row, 0.0) for found in words) if words else None,
             )
             for row, passage in zip(best, passages, strict=True)
+        )
+
+    def search_vector(
+        self, vector: NDArray[np.float32], k: int = 5, *, where: Where | None = None
+    ) -> tuple[Passage, ...]:
+        """Find passages whose vectors are near one that is there already: meanings alone are compared.
+
+        Args:
+            vector: float32, shape (dim,), of unit length.
+            k: How many passages at most, at least 1.
+            where: Only documents whose metadata this holds for.
+
+        Returns:
+            As ``search``; ``score`` is the ``similarity``.
+
+        Raises:
+            ValueError: If ``k`` < 1, or the filter is malformed.
+            DimensionMismatch: If the vector is of another length than the index's.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}.")
+        with self._store.reading():
+            among = None if where is None else self._store.table.where(where)
+            hits = self._store.index.search(vector[None], k, among)
+            passages = self._store.table.passages(hits.rows[0].tolist())
+        return tuple(
+            replace(passage, score=score, similarity=score)
+            for passage, score in zip(passages, hits.scores[0].tolist(), strict=True)
         )
 
     def _look(
@@ -552,6 +627,11 @@ class LocalKnowledge:
         """
         with self._store.reading():
             return self._store.table.ordinary(key, share, sample)
+
+    def facets(self) -> tuple[Facet, ...]:
+        """Keys of the documents' metadata, and between which values each lies."""
+        with self._store.reading():
+            return tuple(self._store.table.facets())
 
     def values(self, key: str) -> tuple[Any, ...]:
         """All values that a key of the documents' metadata has, sorted; `title` and `source` are keys too."""

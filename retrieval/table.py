@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunking import Chunk, words_digest
-from .documents import Document
+from .documents import Document, Entry
 from .errors import LoadingError
 from .filters import Where, condition, facts
+from .filters import found as matches
+from .instructions import Facet
 from .keyword import content_terms, match_expression, terms
 from .passages import Passage
 from .sounds import SoundAlikes
@@ -119,6 +121,7 @@ class PassageTable:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take over a connection in autocommit mode to a database with `SCHEMA`."""
         self._connection = connection
+        connection.create_function("regexp", 2, matches, deterministic=True)
         self._lock = threading.RLock()
         self._depth = 0
         self._counted: tuple[int, dict[str, int]] = (-1, {})  # passages that hold a term, at a change
@@ -251,6 +254,14 @@ class PassageTable:
         return tuple(
             value for (value,) in self._all("SELECT DISTINCT value FROM facts WHERE key = ? ORDER BY value", (key,))
         )
+
+    def facets(self) -> list[Facet]:
+        """All keys of the metadata, texts and numbers apart."""
+        lines = self._all(
+            "SELECT key, CASE typeof(value) WHEN 'text' THEN 'text' ELSE 'number' END AS kind, min(value), max(value), "
+            "count(DISTINCT value) FROM facts GROUP BY key, kind ORDER BY key, kind"
+        )
+        return [Facet(*line) for line in lines]
 
     def grouping(self, least: int) -> str | None:
         """See `LocalKnowledge.names`."""
@@ -385,6 +396,39 @@ class PassageTable:
             (*values, -1 if limit is None else limit, offset),
         )
         return [_passage(fields) for _, *fields in found]
+
+    def entries(
+        self, sources: Sequence[str] | None, where: Where | None, limit: int | None, offset: int
+    ) -> list[Entry]:
+        """Documents that a filter holds for, in the order they were put in.
+
+        Raises:
+            ValueError: If the filter is malformed.
+        """
+        parts, values = ["true"], list[Any]()
+        if sources is not None:
+            parts.append("source IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(list(sources)))
+        if where is not None:
+            sql, given = condition(where)
+            parts.append(sql)
+            values += given
+        lines = self._all(
+            "SELECT source, title, metadata, (SELECT count(*) FROM passages AS p WHERE p.document = named.document) "
+            "FROM (SELECT id AS document, source, title, metadata FROM documents) AS named "
+            f"WHERE {' AND '.join(parts)} ORDER BY document LIMIT ? OFFSET ?",
+            (*values, -1 if limit is None else limit, offset),
+        )
+        return [Entry(source, title, json.loads(metadata), count) for source, title, metadata, count in lines]
+
+    def rows(self, keys: Sequence[str]) -> list[int]:
+        """Rows of passages, by their keys; those that are not there are left out."""
+        named = dict(
+            self._all(
+                "SELECT key, id FROM passages WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
+            )
+        )
+        return [named[key] for key in keys if key in named]
 
     # --- changing; inside `writing` -----------------------------------------------------------------------------------
 
