@@ -1,0 +1,221 @@
+"""A knowledge base as the long-term memory of a LangGraph graph: its ``BaseStore``.
+
+::
+
+    store = KnowledgeStore(LocalKnowledge.create("memories.index", embedder), fields=["text"])
+    graph = builder.compile(store=store)
+    store.put(("users", "ann"), "coffee", {"text": "Ann drinks her coffee with oat milk."})
+    store.search(("users", "ann"), query="what does she take in her coffee")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+    get_text_at_path,
+    tokenize_path,
+)
+
+from .documents import Document, Entry
+from .filters import Where
+from .knowledge import LocalKnowledge
+from .passages import Passage
+
+_PUSHED = ("$eq", "$gt", "$gte", "$lt", "$lte")
+
+
+class KnowledgeStore(BaseStore):
+    """A LangGraph store whose items are found by meaning, by words and by sound, and are on disk when a call returns.
+
+    Every item is a document of the knowledge base. As thread-safe as it is. Items do not expire: a ``ttl`` is refused.
+    """
+
+    def __init__(self, knowledge: LocalKnowledge, fields: Sequence[str] = ("$",)) -> None:
+        """Wrap a knowledge base.
+
+        Args:
+            knowledge: Where the items are kept, and what embeds them; ``LocalKnowledge.empty`` makes one in memory.
+            fields: Paths of what is searched in a value, as LangGraph writes them (``"text"``, ``"facts[*].content"``);
+                ``"$"`` is all of it, as JSON. The ``index`` of a `put` names others, or False for none.
+        """
+        self.knowledge = knowledge
+        self._fields = tuple(fields)
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Do several things: everything is read first, and then all is written at once; see ``BaseStore``.
+
+        Of several writes to one item, the last counts.
+
+        Raises:
+            ValueError: If an operation is unknown, or a filter is malformed.
+            LoadingError: If a value is not plain JSON.
+            StoreError: If it cannot be written; then nothing of it is.
+        """
+        results: list[Result] = []
+        written: dict[str, PutOp] = {}
+        for op in ops:
+            if isinstance(op, GetOp):
+                results.append(self._get(op))
+            elif isinstance(op, SearchOp):
+                results.append(self._search(op))
+            elif isinstance(op, ListNamespacesOp):
+                results.append(self._namespaces(op))
+            elif isinstance(op, PutOp):
+                written[_source(op.namespace, op.key)] = op
+                results.append(None)
+            else:
+                raise ValueError(f"There is no operation {type(op).__name__}.")
+        self._put(written)
+        return results
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """`batch` in a thread of its own."""
+        return await asyncio.to_thread(self.batch, list(ops))
+
+    def _get(self, op: GetOp) -> Item | None:
+        found = self.knowledge.entries([_source(op.namespace, op.key)])
+        return Item(**_item(found[0])) if found else None
+
+    def _put(self, written: Mapping[str, PutOp]) -> None:
+        gone = [source for source, op in written.items() if op.value is None]
+        kept = {source: op for source, op in written.items() if op.value is not None}
+        now = datetime.now(UTC).isoformat()
+        since = {entry.source: entry.metadata["created_at"] for entry in self.knowledge.entries([*kept])}
+        documents = [self._document(source, op, since.get(source, now), now) for source, op in kept.items()]
+        if documents:
+            self.knowledge.upsert(documents)
+        if gone:
+            self.knowledge.delete(gone)
+
+    def _document(self, source: str, op: PutOp, created: str, now: str) -> Document:
+        value = dict(op.value or {})
+        paths: Sequence[str] = () if op.index is False else self._fields if op.index is None else op.index
+        texts = [text for path in paths for text in get_text_at_path(value, tokenize_path(path))]
+        metadata = {
+            "namespace": _name(op.namespace),
+            "within": [_name(op.namespace[:depth]) for depth in range(1, len(op.namespace) + 1)],
+            "key": op.key,
+            "value": value,
+            "created_at": created,
+            "updated_at": now,
+        }
+        # One that shall not be found by its words is a document without any.
+        style: Literal["whole", "text"] = "whole" if texts else "text"
+        return Document(source, "\n".join(texts), style, metadata=metadata)
+
+    def _search(self, op: SearchOp) -> list[SearchItem]:
+        if op.limit < 1:
+            return []
+        where: list[Where] = [{"within": _name(op.namespace_prefix)}] if op.namespace_prefix else []
+        where += _pushed(op.filter or {}, "value")
+        chosen: Where | None = {"$and": where} if where else None
+        if op.filter:  # the database looks among few; what it cannot tell apart is looked at here
+            entries = [one for one in self.knowledge.entries(where=chosen) if _fits(one.metadata["value"], op.filter)]
+            chosen = {"source": {"$in": [entry.source for entry in entries]}}
+        if not op.query:
+            if op.filter:
+                found: Sequence[Entry] = entries[op.offset : op.offset + op.limit]
+            else:
+                found = self.knowledge.entries(where=chosen, limit=op.limit, offset=op.offset)
+            return [SearchItem(**_item(entry)) for entry in found]
+        passages = self.knowledge.search(op.query, op.offset + op.limit, where=chosen)
+        items = [SearchItem(**_item(passage), score=passage.score) for passage in passages[op.offset :]]
+        if len(items) < op.limit:  # then come those that cannot be compared, as in LangGraph's own stores
+            seen = {passage.source for passage in passages}
+            rest = [entry for entry in self.knowledge.entries(where=chosen) if entry.source not in seen]
+            skipped = max(0, op.offset - len(passages))
+            items += [SearchItem(**_item(entry)) for entry in rest[skipped:][: op.limit - len(items)]]
+        return items
+
+    def _namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
+        there = [tuple(json.loads(name)) for name in self.knowledge.values("namespace")]
+        conditions = op.match_conditions or ()
+        fitting = {name for name in there if all(_matches(condition, name) for condition in conditions)}
+        cut = sorted({name[: op.max_depth] for name in fitting})
+        return cut[op.offset : op.offset + op.limit]
+
+
+def _source(namespace: tuple[str, ...], key: str) -> str:
+    return _name((*namespace, key))
+
+
+def _name(parts: Sequence[str]) -> str:
+    return json.dumps(list(parts), ensure_ascii=False)
+
+
+def _item(found: Entry | Passage) -> dict[str, Any]:
+    told = found.metadata
+    return {
+        "namespace": tuple(json.loads(told["namespace"])),
+        "key": told["key"],
+        "value": told["value"],
+        "created_at": datetime.fromisoformat(told["created_at"]),
+        "updated_at": datetime.fromisoformat(told["updated_at"]),
+    }
+
+
+def _pushed(wanted: Mapping[str, Any], key: str) -> list[Where]:
+    """As much of a filter as the database can answer without leaving out anything that fits."""
+    parts: list[Where] = []
+    for name, value in wanted.items():
+        path = f"{key}.{name}"
+        if isinstance(value, Mapping) and not any(inner.startswith("$") for inner in value):
+            parts += _pushed(value, path)
+        elif isinstance(value, Mapping):
+            parts += [{path: {how: what}} for how, what in value.items() if how in _PUSHED and _single(what)]
+        elif _single(value):
+            parts.append({path: value})
+    return parts
+
+
+def _single(value: Any) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is as LangGraph's filters want it: a mapping by key, a list item by item, the rest as it is."""
+    if isinstance(wanted, Mapping) and any(name.startswith("$") for name in wanted):
+        return all(_compares(value, how, what) for how, what in wanted.items())
+    if isinstance(wanted, Mapping):
+        return isinstance(value, Mapping) and all(_fits(value.get(name), what) for name, what in wanted.items())
+    if isinstance(wanted, list | tuple):
+        same = isinstance(value, list | tuple) and len(value) == len(wanted)
+        return same and all(map(_fits, value, wanted))
+    return bool(value == wanted)
+
+
+def _compares(value: Any, how: str, wanted: Any) -> bool:
+    if how in ("$eq", "$ne"):
+        return bool(value == wanted) is (how == "$eq")
+    if how not in _PUSHED:
+        raise ValueError(f"There is no operator {how!r}; there are $eq, $ne, $gt, $gte, $lt and $lte.")
+    if not isinstance(value, int | float) or not isinstance(wanted, int | float):
+        return isinstance(value, str) and isinstance(wanted, str) and _ordered(value, how, wanted)
+    return _ordered(value, how, wanted)
+
+
+def _ordered(value: Any, how: str, wanted: Any) -> bool:
+    return bool({"$gt": value > wanted, "$gte": value >= wanted, "$lt": value < wanted, "$lte": value <= wanted}[how])
+
+
+def _matches(condition: MatchCondition, name: tuple[str, ...]) -> bool:
+    path = condition.path
+    if len(name) < len(path):
+        return False
+    part = name[: len(path)] if condition.match_type == "prefix" else name[len(name) - len(path) :]
+    return all(wanted in ("*", there) for wanted, there in zip(path, part, strict=True))
