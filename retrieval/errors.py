@@ -3,14 +3,15 @@
 ::
 
     RetrievalError
-    ├── LoadingError           the documents could not be read
-    ├── EmbeddingError         the embedding model could not be loaded or gave unusable vectors
-    │   └── DimensionMismatch  vectors of another length than the index holds
-    ├── DeviceUnavailable      a device was asked for that is not there
-    └── StoreError             the index folder could not be written or read
-        ├── IndexNotFound      there is no index in that folder
-        ├── IndexCorrupt       a file of the index is missing, truncated or changed
-        └── EmbedderMismatch   the index was made by another embedder
+    ├── LoadingError               the documents could not be read
+    ├── EmbeddingError             the embedding model could not be loaded or gave unusable vectors
+    │   └── DimensionMismatch      vectors of another length than the index holds
+    ├── InstructionNotUnderstood   an instruction asks for what the metadata does not know
+    ├── DeviceUnavailable          a device was asked for that is not there
+    └── StoreError                 the index folder could not be written or read
+        ├── IndexNotFound          there is no index in that folder
+        ├── IndexCorrupt           a file of the index is missing, truncated or changed
+        └── EmbedderMismatch       the index was made by another embedder
 
 Bad options are a plain ``ValueError`` at construction.
 """

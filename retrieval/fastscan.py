@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 LEAST = 20_000
 """From how many vectors on codes are worth their while."""
 _TRAINED_ON = 30_000
+_BLOCK = 65_536
 _CHECKED = 200  # queries that recall is measured with
 _WANTED = 0.998  # recall@10 that is asked for; what is promised is 0.99
 _CANDIDATES = (50, 100, 200, 400, 800, 1600)
@@ -43,11 +44,11 @@ class FastScan:
         self.trained = trained
 
     @classmethod
-    def train(cls, vectors: NDArray[np.float32], rows: NDArray[np.int64], seed: int = 0) -> Self | None:
+    def train(cls, exact: Any, rows: NDArray[np.int64], seed: int = 0) -> Self | None:
         """Make codes for vectors, and find out how many must be looked at.
 
         Args:
-            vectors: float32, shape (n, dim), of unit length.
+            exact: A FAISS index of the vectors that finds the nearest ones exactly, by inner product.
             rows: int64, shape (n,): what they are called.
             seed: Of what is drawn.
 
@@ -55,26 +56,27 @@ class FastScan:
             The codes; None if the dimension cannot be cut into fours, or the codes of these vectors tell too little.
         """
         faiss: Any = importlib.import_module("faiss")
-        dim = vectors.shape[1]
+        dim, count = exact.d, exact.ntotal
         if dim % 8:
             return None
         rng = np.random.default_rng(seed)
-        sample = vectors[np.sort(rng.permutation(len(vectors))[:_TRAINED_ON])]
+        sample = exact.reconstruct_batch(np.sort(rng.permutation(count)[:_TRAINED_ON]))
         codes = faiss.IndexPQFastScan(dim, dim // 4, 4, faiss.METRIC_INNER_PRODUCT)
         codes.pq.cp.niter = 10  # of k-means; what fewer rounds lose, more candidates make up for
         codes.train(sample)
-        codes.add(vectors)
+        for first in range(0, count, _BLOCK):  # never all of them at once beside those of the index
+            codes.add(exact.reconstruct_n(first, min(_BLOCK, count - first)))
         # Queries lie near what answers them, not on it.
-        asked = vectors[rng.permutation(len(vectors))[:_CHECKED]]
+        asked = exact.reconstruct_batch(rng.permutation(count)[:_CHECKED])
         asked = asked + rng.normal(0, 0.5 / np.sqrt(dim), asked.shape).astype(np.float32)
-        truth = faiss.knn(asked, vectors, 10, faiss.METRIC_INNER_PRODUCT)[1]
+        truth = exact.search(asked, 10)[1]
         for candidates in _CANDIDATES:
-            if candidates > len(vectors) // 8:
+            if candidates > count // 8:
                 break
             found = codes.search(asked, candidates)[1]
             recall = np.mean([np.isin(wanted, near).mean() for wanted, near in zip(truth, found, strict=True)])
             if recall >= _WANTED:
-                return cls(codes, rows.copy(), candidates, len(vectors))
+                return cls(codes, rows.copy(), candidates, count)
         return None
 
     def __len__(self) -> int:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from .errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
 from .fastscan import LEAST, FastScan
+from .mirror import MOST, Mirror, best_of
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,21 @@ class VectorIndex:
     codes put forward is compared exactly, and at least 99 % of the ten nearest are found, by a check on the vectors
     themselves. A filtered search, and one on a GPU, is always exact.
 
+    With ``precision="int8"`` it holds a quarter of the bytes from so many vectors on: one for each number, which lies
+    anywhere between the least and the greatest of its dimension (``IndexScalarQuantizer``). Scores are then off by a
+    few thousandths.
+
     Reading from several threads at once is safe; adding and removing while others read is not.
     """
 
-    def __init__(self, dim: int, *, device: Device = "auto") -> None:
+    def __init__(self, dim: int, *, device: Device = "auto", precision: Precision = "float32") -> None:
         """Make an empty index.
 
         Args:
             dim: Length of the vectors.
             device: ``"cuda"`` keeps a copy on the first GPU and searches there; ``"auto"`` does so if FAISS was built
                 for GPUs and there is one.
+            precision: ``"int8"`` to save main memory where there are many vectors.
 
         Raises:
             DeviceUnavailable: If ``"cuda"`` is asked for and not there.
@@ -54,13 +61,16 @@ class VectorIndex:
 
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}.")
+        if precision not in ("float32", "int8"):
+            raise ValueError(f"precision must be 'float32' or 'int8', got {precision!r}.")
         self.dim = dim
+        self.precision: Precision = precision
         self.device: Literal["cpu", "cuda"] = _choose(faiss, device)
         self._flat: Any = faiss.IndexFlatIP(dim)
         self._rows: NDArray[np.int64] | None = None  # of each vector; None while they are 0, 1, 2, …
         self.quick: FastScan | None = None
         self._tuned = 0  # how many vectors there were when it was last tried
-        self._mirror: Any = None  # on the GPU; the copy in main memory is the truth
+        self._mirror: Mirror | None = None  # on the GPU; the copy in main memory is the truth
         self._gpu_lock = threading.Lock()  # GPU indexes are not thread-safe
 
     def __len__(self) -> int:
@@ -87,9 +97,22 @@ class VectorIndex:
         if self._rows is not None or not np.array_equal(named, following):
             self._rows = np.concatenate([self.rows, named])
         self._flat.add(np.ascontiguousarray(vectors, np.float32))
+        if self.precision == "int8" and len(self) >= LEAST:
+            self._shrink()
         if self.quick is not None and len(named):
             self.quick.add(vectors, named)
-        self._mirror = None
+
+    def _shrink(self) -> None:
+        """From four bytes a number to one; what comes later is kept so as well."""
+        faiss: Any = importlib.import_module("faiss")
+        if isinstance(self._flat, faiss.IndexScalarQuantizer):
+            return
+        quantizer = faiss.ScalarQuantizer.QT_8bit
+        small = faiss.IndexScalarQuantizer(self.dim, quantizer, faiss.METRIC_INNER_PRODUCT)
+        vectors = self.vectors()
+        small.train(vectors)
+        small.add(vectors)
+        self._flat = small
 
     def tune(self, least: int = LEAST) -> bool:
         """Make codes where there are none and enough vectors, or where most of what they were made for has changed.
@@ -106,7 +129,7 @@ class VectorIndex:
         if len(self) < least or not (changed or (self.quick is None and len(self) > 2 * self._tuned)):
             return False
         self._tuned = len(self)
-        self.quick = FastScan.train(self.vectors(), self.rows)
+        self.quick = FastScan.train(self._flat, self.rows)
         return True
 
     def take(self, codes: FastScan) -> None:
@@ -133,7 +156,8 @@ class VectorIndex:
         self._rows = kept
         if self.quick is not None:
             self.quick.remove(rows)
-        self._mirror = None
+        if self._mirror is not None:
+            self._mirror.remove(rows)
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -160,9 +184,8 @@ class VectorIndex:
             return Hits(np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32))
         if among is not None:
             found, scores = self._among(asked, k, self._places(np.ascontiguousarray(among, np.int64)))
-        elif self.device == "cuda":
-            with self._gpu_lock:
-                scores, found = self._on_gpu().search(asked, k)
+        elif self.device == "cuda" and k <= MOST:
+            return Hits(*self._on_gpu(asked, k))
         elif self.quick is not None and k <= len(self) // 16:
             found, scores = self._quickly(self.quick, asked, k)
         else:
@@ -215,13 +238,26 @@ class VectorIndex:
             )
         return np.ascontiguousarray(vectors, np.float32)
 
-    def _on_gpu(self) -> Any:
-        if self._mirror is None:
-            import faiss
+    def _on_gpu(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        with self._gpu_lock:
+            new = self.rows[self.rows > self._mirror.last] if self._mirror is not None else self.rows
+            if self._mirror is None or not self._mirror.serves(k, len(new)):
+                self._mirror, new = self._mirrored(), new[:0]
+            found = [self._mirror.search(queries, k)]
+        if len(new):  # on the side
+            near, scores = self._among(queries, min(k, len(new)), self._places(new))
+            found.append((near if self._rows is None else self._rows[near], scores))
+        return best_of(found, k)
 
-            self._resources = faiss.StandardGpuResources()
-            self._mirror = faiss.index_cpu_to_gpu(self._resources, 0, self._flat)
-        return self._mirror
+    def _mirrored(self) -> Mirror:
+        import faiss
+
+        exact = self._flat
+        if not isinstance(exact, faiss.IndexFlatIP):  # a GPU takes no other that is searched as a whole
+            exact = faiss.IndexFlatIP(self.dim)
+            exact.add(self.vectors())
+        resources = faiss.StandardGpuResources()
+        return Mirror(faiss.index_cpu_to_gpu(resources, 0, exact), self.rows, resources)
 
 
 def _choose(faiss: Any, device: Device) -> Literal["cpu", "cuda"]:

@@ -18,7 +18,7 @@ from .embedding import CenteringEmbedder, Embedder
 from .errors import DimensionMismatch, EmbedderMismatch, LoadingError
 from .filters import Where
 from .fusion import reciprocal_rank_fusion, weighted_sum
-from .index import Device
+from .index import Device, Precision
 from .instructions import Facet, read_instruction
 from .loading import LoadedFolder, load_folder
 from .passages import Passage
@@ -189,7 +189,13 @@ class LocalKnowledge:
 
     @classmethod
     def open(
-        cls, path: str | Path, embedder: Embedder, *, options: SearchOptions | None = None, device: Device = "auto"
+        cls,
+        path: str | Path,
+        embedder: Embedder,
+        *,
+        options: SearchOptions | None = None,
+        device: Device = "auto",
+        precision: Precision = "float32",
     ) -> Self:
         """Open an index folder. All its vectors are checked.
 
@@ -198,13 +204,14 @@ class LocalKnowledge:
             embedder: The embedder it was made with.
             options: How to search.
             device: Where vectors are searched (see ``VectorIndex``).
+            precision: ``"int8"`` holds large indexes in a quarter of the memory; on disk they stay as they are.
 
         Raises:
             IndexNotFound: If there is none.
             IndexCorrupt: If a file of it is missing, truncated or changed.
             EmbedderMismatch: If it was made by another embedder.
         """
-        store = Store.open(path, device)
+        store = Store.open(path, device, precision)
         made_by = store.manifest
         assert made_by is not None
         if made_by.fingerprint != embedder.fingerprint or made_by.dim != embedder.dim:
@@ -419,7 +426,7 @@ class LocalKnowledge:
         """Vectors of passages: float32, shape (n, dim); passages that are not there any more are left out."""
         with self._store.reading():
             rows = self._store.table.rows([passage.id for passage in passages])
-            return self._store.index.vectors(np.array(rows, np.int64))
+            return self._store.vectors(np.array(rows, np.int64))
 
     def stats(self) -> StoreStats:
         """How much it holds."""

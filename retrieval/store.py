@@ -40,9 +40,9 @@ from numpy.typing import NDArray
 from .errors import IndexCorrupt, IndexNotFound, StoreError
 from .fastscan import FastScan
 from .filters import Where
-from .index import Device, VectorIndex
+from .index import Device, Precision, VectorIndex
 from .table import SCHEMA, Cut, PassageTable
-from .vectorlog import VectorLog
+from .vectorlog import BLOCK, VectorLog
 
 FORMAT = "vivavoce-index"
 VERSION = 3
@@ -111,6 +111,7 @@ class Store:
         self._kept = 0  # codes on disk
         self._writable = True
         self._device: Device = "auto"
+        self._precision: Precision = "float32"
         self.manifest: Manifest | None = None
 
     @classmethod
@@ -119,7 +120,7 @@ class Store:
         return cls(PassageTable.in_memory(), VectorIndex(dim, device=device))
 
     @classmethod
-    def open(cls, path: str | Path, device: Device = "auto") -> Self:
+    def open(cls, path: str | Path, device: Device = "auto", precision: Precision = "float32") -> Self:
         """Open an index folder, and check that all vectors are there and unchanged.
 
         Raises:
@@ -131,7 +132,7 @@ class Store:
         manifest = read_manifest(root)
         while True:
             try:
-                return cls._of_generation(root, manifest, seen, device)
+                return cls._of_generation(root, manifest, seen, device, precision)
             except IndexCorrupt:
                 seen, before = _signature(root), manifest
                 manifest = read_manifest(root)
@@ -139,12 +140,15 @@ class Store:
                     raise
 
     @classmethod
-    def _of_generation(cls, root: Path, manifest: Manifest, seen: tuple[int, ...], device: Device) -> Self:
+    def _of_generation(
+        cls, root: Path, manifest: Manifest, seen: tuple[int, ...], device: Device, precision: Precision
+    ) -> Self:
         folder = root / manifest.generation
         table, writable = _open_table(root, folder / _PASSAGES)
         try:
-            store = cls(table, VectorIndex(manifest.dim, device=device))
-            store._root, store.manifest, store._seen, store._device = root, manifest, seen, device
+            store = cls(table, VectorIndex(manifest.dim, device=device, precision=precision))
+            store._root, store.manifest, store._seen = root, manifest, seen
+            store._device, store._precision = device, precision
             store._log = VectorLog(folder / _VECTORS, manifest.dim)
             store._change, store._writable = -1, writable
             codes = FastScan.load(folder / _CODES) if (folder / _CODES).exists() else None
@@ -185,6 +189,10 @@ class Store:
         with self.reading():
             return self.table.center
 
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors as they were put in: float32, shape (n, dim)."""
+        return self.index.vectors(rows) if self._log is None else self._log.rows(rows)
+
     def stats(self) -> StoreStats:
         """How much there is."""
         with self.reading():
@@ -217,7 +225,7 @@ class Store:
         manifest = read_manifest(self._root)
         # Vectors of another embedder cannot be compared with ours: then what is open is still good.
         if manifest != self.manifest and (self.manifest is None or manifest.fingerprint == self.manifest.fingerprint):
-            fresh = type(self).open(self._root, self._device)
+            fresh = type(self).open(self._root, self._device, self._precision)
             self.table.close()
             self.table, self.index, self.manifest = fresh.table, fresh.index, fresh.manifest
             self._log, self._writable, self._kept = fresh._log, fresh._writable, fresh._kept
@@ -230,15 +238,18 @@ class Store:
         if change == self._change or self._log is None:
             return
         removed = self.table.removed(self._change)
-        try:
-            vectors = self._log.read(self.table.sums(self._next))
-        except IndexCorrupt as error:
-            raise IndexCorrupt(f"{error}: build the index again with {_fix(self._root)}.") from error
-        rows = np.arange(self._next, self._next + len(vectors))
-        kept = ~np.isin(rows, removed)
         self.index.remove(removed)
-        self.index.add(vectors[kept], rows[kept])
-        self._next += len(vectors)
+        following = self._next
+        try:
+            for vectors in self._log.blocks(self.table.sums(self._next)):
+                rows = np.arange(following, following + len(vectors))
+                kept = ~np.isin(rows, removed)
+                self.index.add(vectors[kept], rows[kept])
+                following += len(vectors)
+        except IndexCorrupt as error:
+            self.index.remove(np.arange(self._next, following))
+            raise IndexCorrupt(f"{error}: build the index again with {_fix(self._root)}.") from error
+        self._next = following
         self._change = change
 
     # --- changing -----------------------------------------------------------------------------------------------------
@@ -284,14 +295,11 @@ class Store:
                     self.table.append_sum(first, len(added), crc32)
                 if center is not None:
                     self.table.center = center
-            if self._log is None:
-                self.index.remove(gone)
-                if len(added):
-                    self.index.add(added, np.arange(first, first + len(added)))
-                self._change, self._next = self.table.change, first + len(added)
-            else:
-                with self.table.reading():
-                    self._catch_up()
+            self.index.remove(gone)
+            if len(added):
+                self.index.add(added, np.arange(first, first + len(added)))
+            # Nobody else can have changed anything meanwhile: there is one writer.
+            self._change, self._next = self.table.change, first + len(added)
             self._tune()
 
     def _tune(self) -> None:
@@ -366,10 +374,12 @@ class Store:
                 copy.execute("PRAGMA journal_mode = WAL")
                 copy.executescript(SCHEMA)
                 rows = self.table.copy_into(copy)
-                vectors = self.index.vectors(rows)
-                crc32 = VectorLog(generation / _VECTORS, self.index.dim).append(0, vectors)
-                if len(rows):
-                    copy.execute("INSERT INTO appended VALUES (0, ?, ?)", (len(rows), crc32))
+                log = VectorLog(generation / _VECTORS, self.index.dim)
+                for first in range(0, max(1, len(rows)), BLOCK):
+                    vectors = self.vectors(rows[first : first + BLOCK])
+                    crc32 = log.append(first, vectors)
+                    if len(vectors):
+                        copy.execute("INSERT INTO appended VALUES (?, ?, ?)", (first, len(vectors), crc32))
             finally:
                 copy.close()
             if self.index.quick is not None:
@@ -409,12 +419,15 @@ class Store:
             folder = self._root / self.manifest.generation
             found = [f"{folder / _PASSAGES}: {problem}" for problem in found]
             try:
-                self._log.read(self.table.sums())
+                for _ in self._log.blocks(self.table.sums()):
+                    pass
             except (IndexCorrupt, sqlite3.DatabaseError) as error:
                 found.append(str(error))
             beside = [f"{_PASSAGES}-wal", f"{_PASSAGES}-shm", _VECTORS, _CODES, FastScan.unfinished(_CODES)]
-            ours = {_MANIFEST, folder.name, _PASSAGES, *beside}
-            strange = [entry for entry in (*self._root.iterdir(), *folder.iterdir()) if entry.name not in ours]
+            ours = {_MANIFEST, _PASSAGES, *beside}
+            # Other generations are being written now, or were when their writer was killed: the next one sweeps them.
+            entries = (*(entry for entry in self._root.iterdir() if not _is_ours(entry.name)), *folder.iterdir())
+            strange = [entry for entry in entries if entry.name not in ours]
             return found + [f"{entry} is no part of the index" for entry in sorted(strange)]
 
     def close(self) -> None:

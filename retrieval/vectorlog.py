@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IndexCorrupt
+
+BLOCK = 65_536
+"""Vectors that are read or written at once where there are many."""
 
 
 class VectorLog:
@@ -51,39 +54,46 @@ class VectorLog:
             os.close(handle)
         return zlib.crc32(data)
 
-    def read(self, sums: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Read and check committed vectors.
+    def rows(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Committed vectors as they were given, float32, shape (n, dim). They are not checked."""
+        if not len(rows):
+            return np.empty((0, self._dim), np.float32)
+        # As far as is needed: a writer may be adding to the end.
+        return np.asarray(np.memmap(self.path, np.float32, "r", shape=(int(rows.max()) + 1, self._dim))[rows])
+
+    def blocks(self, sums: Sequence[tuple[int, int, int]]) -> Iterator[NDArray[np.float32]]:
+        """Read committed vectors in pieces, and check them: an append is known to be whole when its last piece comes.
 
         Args:
             sums: First row, number of rows and CRC-32 of each append that is wanted, in order, without gaps.
 
-        Returns:
+        Yields:
             float32, shape (n, dim).
 
         Raises:
             IndexCorrupt: If the file is missing, too short, or does not hold what was written.
         """
-        first = sums[0][0] if sums else 0
-        count = sum(size for _, size, _ in sums)
-        vectors = np.empty((count, self._dim), np.float32)
-        if not count:
-            return vectors
+        if not sums:
+            return
+        end = (sums[-1][0] + sums[-1][1]) * self._width
         try:
             with self.path.open("rb") as file:
-                file.seek(first * self._width)
-                found, space = 0, vectors.view(np.uint8).reshape(-1).data
-                while found < len(space) and (more := file.readinto(space[found:])):  # no read is longer than 2 GiB
-                    found += more
+                missing = end - os.fstat(file.fileno()).st_size
+                if missing > 0:
+                    raise IndexCorrupt(f"{self.path} is truncated: {missing:,} bytes are missing at its end")
+                file.seek(sums[0][0] * self._width)
+                for start, size, crc32 in sums:
+                    found = 0
+                    for first in range(0, size, BLOCK):
+                        block = np.fromfile(file, np.float32, min(BLOCK, size - first) * self._dim)
+                        found = zlib.crc32(block.data, found)
+                        if first + BLOCK >= size and found != crc32:
+                            which = f"vectors {start:,} to {start + size - 1:,}"
+                            raise IndexCorrupt(f"{self.path} was changed: {which} are not as they were written")
+                        yield block.reshape(-1, self._dim)
         except OSError as error:
             problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
             raise IndexCorrupt(f"{self.path} {problem}") from error
-        if found < vectors.nbytes:
-            raise IndexCorrupt(f"{self.path} is truncated: {vectors.nbytes - found:,} bytes are missing at its end")
-        for start, size, crc32 in sums:
-            if zlib.crc32(vectors[start - first : start - first + size].data) != crc32:
-                which = f"vectors {start:,} to {start + size - 1:,}"
-                raise IndexCorrupt(f"{self.path} was changed: {which} are not as they were written")
-        return vectors
 
     @property
     def _width(self) -> int:

@@ -1,11 +1,9 @@
-import sys
-from types import SimpleNamespace
-
 import faiss
 import numpy as np
 import pytest
 
 from vivavoce.retrieval import DeviceUnavailable, DimensionMismatch, EmbeddingError, VectorIndex
+from vivavoce.retrieval import index as index_module
 
 
 def unit(n, dim, seed=0):
@@ -65,31 +63,94 @@ def test_cuda_without_gpu_support_is_a_clear_error_and_auto_is_not():
         VectorIndex(4, device="cuda")
 
 
-def test_gpu_mirror_is_rebuilt_after_an_addition(monkeypatch):
-    """The GPU's part is played by the CPU index: what is tested is when a mirror is made."""
-    mirrors = []
+class Card:
+    """The GPU's part is played by the CPU: what is tested is what is asked of a GPU, and when."""
 
-    def to_gpu(_resources, _device, index):
-        mirrors.append(faiss.clone_index(index))
-        return mirrors[-1]
+    def __init__(self, monkeypatch):
+        self.copies = []
+        monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+        monkeypatch.setattr(faiss, "index_cpu_to_gpu", self.copy, raising=False)
 
-    fake = SimpleNamespace(
-        IndexFlatIP=faiss.IndexFlatIP, StandardGpuResources=object, get_num_gpus=lambda: 1, index_cpu_to_gpu=to_gpu
-    )
-    monkeypatch.setitem(sys.modules, "faiss", fake)
-    index = VectorIndex(4)
-    assert index.device == "cuda"
-    index.add(unit(3, 4))
-    index.search(unit(1, 4), 2)
-    index.search(unit(1, 4), 2)
-    assert len(mirrors) == 1
-    index.add(unit(1, 4, seed=2))
-    assert index.search(unit(1, 4, seed=2), 1).rows.tolist() == [[3]]
-    assert len(mirrors) == 2
-    fake.get_num_gpus = lambda: 0
+    def copy(self, resources, device, index):
+        assert isinstance(index, faiss.IndexFlatIP) and device == 0
+        self.copies.append(faiss.clone_index(index))
+        return self.copies[-1]
+
+
+def as_brute_force(index, vectors, rows, k, seed=1):
+    queries = unit(5, vectors.shape[1], seed=seed)
+    hits = index.search(queries, k)
+    truth = queries @ vectors[rows].T
+    assert np.array_equal(hits.rows, np.asarray(rows)[np.argsort(-truth, axis=1)[:, :k]])
+    assert np.allclose(hits.scores, -np.sort(-truth, axis=1)[:, :k], atol=1e-5)
+
+
+def test_a_gpu_is_chosen_where_there_is_one(monkeypatch):
+    Card(monkeypatch)
+    assert VectorIndex(4).device == VectorIndex(4, device="cuda").device == "cuda"
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0, raising=False)
     assert VectorIndex(4).device == "cpu"
     with pytest.raises(DeviceUnavailable, match="no GPU"):
         VectorIndex(4, device="cuda")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_mirror_on_a_gpu_outlives_small_changes(monkeypatch, precision):
+    card, vectors = Card(monkeypatch), unit(1000, 16)
+    index = VectorIndex(16, precision=precision)
+    index.add(vectors[:900])
+    as_brute_force(index, vectors, range(900), 7)
+    index.add(vectors[900:920])
+    gone = np.arange(0, 920, 23)
+    index.remove(gone)
+    as_brute_force(index, vectors, np.setdiff1d(np.arange(920), gone), 7)
+    index.add(vectors[920:950])
+    index.remove(np.array([905, 949]))
+    kept = np.setdiff1d(np.arange(950), [*gone, 905, 949])
+    as_brute_force(index, vectors, kept, 40)
+    assert len(card.copies) == 1, "few of the vectors had changed"
+    index.add(vectors[950:], np.arange(950, 1000))
+    index.remove(np.arange(100, 200))
+    as_brute_force(index, vectors, np.setdiff1d(np.arange(1000), [*gone, 905, 949, *range(100, 200)]), 7)
+    assert len(card.copies) == 2, "many had"
+    index.search(unit(1, 16), 7, np.arange(300, 320))
+    assert len(card.copies) == 2, "a filtered search needs none"
+
+
+def test_a_gpu_is_never_asked_for_more_than_it_finds(monkeypatch):
+    card, vectors = Card(monkeypatch), unit(5000, 8)
+    index = VectorIndex(8)
+    index.add(vectors)
+    as_brute_force(index, vectors, range(5000), 2048)
+    index.remove(np.arange(5))
+    as_brute_force(index, vectors, range(5, 5000), 2048)
+    assert len(card.copies) == 2, "2,053 would have been too many"
+    as_brute_force(index, vectors, range(5, 5000), 2049)
+    assert len(card.copies) == 2, "these are found in main memory"
+    empty = VectorIndex(8)
+    assert empty.search(unit(1, 8), 3).rows.shape == (1, 0)
+
+
+def test_int8_holds_a_quarter_and_finds_nearly_all(monkeypatch):
+    monkeypatch.setattr(index_module, "LEAST", 2000)
+    vectors, queries = unit(4000, 64), unit(50, 64, seed=1)
+    exact, small = VectorIndex(64, device="cpu"), VectorIndex(64, device="cpu", precision="int8")
+    for index in (exact, small):
+        index.add(vectors[:1500])
+    assert np.array_equal(small.vectors(), exact.vectors()), "few are held as they are"
+    for index in (exact, small):
+        index.add(vectors[1500:3000])
+        index.remove(np.arange(0, 3000, 3))
+        index.add(vectors[3000:], np.arange(3000, 4000))
+    wanted, found = exact.search(queries, 10), small.search(queries, 10)
+    recall = np.mean([np.isin(one, other).mean() for one, other in zip(wanted.rows, found.rows, strict=True)])
+    assert recall > 0.98 and np.allclose(wanted.scores, found.scores, atol=0.01)
+    assert small._flat.sa_code_size() * 4 == exact._flat.sa_code_size()
+    among = np.arange(1, 3000, 30)
+    assert np.isin(small.search(queries, 5, among).rows, among).all()
+    with pytest.raises(ValueError, match="precision"):
+        VectorIndex(8, precision="int4")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.6, 1.0])

@@ -90,6 +90,22 @@ def test_an_index_of_another_embedder_in_its_place_is_not_turned_to(index):
         assert reader.search("oat milk")[0].source == "old.md"
 
 
+def test_a_large_index_in_a_quarter_of_the_memory_is_the_same_on_disk(index, monkeypatch, tmp_path):
+    monkeypatch.setattr("vivavoce.retrieval.index.LEAST", 10)
+    with LocalKnowledge.open(index, HashEmbedder(), precision="int8") as small:
+        with LocalKnowledge.open(index, HashEmbedder()) as exact:
+            one, other = small.search("When do you open?"), exact.search("When do you open?")
+            assert [passage.id for passage in one] == [passage.id for passage in other]
+            assert [passage.score for passage in one] == pytest.approx([passage.score for passage in other], abs=0.01)
+            assert np.array_equal(small.vectors(one), exact.vectors(one))
+            before = exact.vectors(exact.get())
+        assert small.upsert(NEW).added == 1 and small.delete(["new.md"]) == 1
+        small.compact()
+        small.save(tmp_path / "copy")
+    with LocalKnowledge.open(tmp_path / "copy", HashEmbedder()) as copy:
+        assert np.array_equal(copy.vectors(copy.get()), before) and copy.problems() == []
+
+
 def test_an_opened_index_can_be_saved_over_itself(index):
     with LocalKnowledge.open(index, HashEmbedder()) as opened:
         opened.save(index)
