@@ -17,13 +17,13 @@ import typer
 from rich.logging import RichHandler
 
 from vivavoce.memory import RecordError
-from vivavoce.retrieval import Passage, RetrievalError
+from vivavoce.retrieval import LocalKnowledge, Passage, RerankedKnowledge, RetrievalError
 from vivavoce.speech import Audio, SpeechError, Transcript
 
 from . import models
 from .assistant import ASR, EMBEDDING, LLM
 from .concurrency import in_thread
-from .console import DeviceOption, Json, NBest, device_name, err, out, progress, read_filter, spoken, tell
+from .console import DeviceOption, Json, NBest, Rerank, device_name, err, out, progress, read_filter, spoken, tell
 from .errors import AgentError, ConfigError
 from .eval_cli import eval_app
 from .evaluation import read_clips, watched
@@ -116,6 +116,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
     where: Annotated[str, typer.Option(help='Filter, as JSON: {"year": {"$gt": 2020}}; source and title too.')] = "",
     instruction: Annotated[str, typer.Option(help="The same in words: only after 2020, nothing from Bath.")] = "",
+    rerank: Rerank = "",
     queries: Annotated[Path | None, typer.Option(help="Many questions instead: {_id, text}, one a line.")] = None,
     run_file: Annotated[Path | None, typer.Option("--run", help="With --queries: rankings in TREC's form.")] = None,
     device: DeviceOption = "auto",
@@ -124,20 +125,24 @@ def search(
     """Search an index."""
     from .assistant import open_knowledge
     from .beir import Question, read_questions, write_run
+    from .engines import open_reranker
 
     if (query is None) == (queries is None):
         raise typer.BadParameter("say what to look for, or name a file with --queries; one of both.")
     if run_file is not None and queries is None:
         raise typer.BadParameter("--run goes with --queries.")
-    only = read_filter(where)
+    only, where_to = read_filter(where), device_name(device)
     asked = [Question("", (query,), {})] if query is not None else read_questions(queries or Path())
     with progress() as advance:
         models.resolve(EMBEDDING, progress=advance)
 
         def look() -> list[tuple[Question, tuple[Passage, ...]]]:
-            with open_knowledge(index_dir, device=device_name(device)) as knowledge:
+            with open_knowledge(index_dir, device=where_to) as knowledge:
+                base: LocalKnowledge | RerankedKnowledge = knowledge
+                if rerank:
+                    base = RerankedKnowledge(knowledge, open_reranker(rerank, device=where_to, progress=advance))
                 return [
-                    (one, knowledge.search_many(one.texts, k=k, where=only, instruction=instruction))
+                    (one, base.search_many(one.texts, k=k, where=only, instruction=instruction))
                     for one in watched(asked, advance, "searching")
                 ]
 

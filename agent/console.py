@@ -17,6 +17,9 @@ err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Rerank = Annotated[
+    str, typer.Option("--rerank", help="Read the best ten again: likelihood, first, full, or a cross-encoder.")
+]
 NBest = Annotated[int, typer.Option("--n-best", min=1, max=100, help="How many different hypotheses at most.")]
 
 

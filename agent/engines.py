@@ -1,4 +1,4 @@
-"""Recognisers and embedders by name: which engine hears, what makes vectors, and with which model."""
+"""Recognisers, embedders and rerankers by name: which engine hears, what makes vectors, and with which model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from vivavoce.retrieval import Embedder
+from vivavoce.retrieval import Embedder, Reranker
 from vivavoce.speech import Recognizer, WhisperOptions, WhisperRecognizer
 
 from . import models
@@ -119,6 +119,33 @@ def open_embedder(
     if adapter is not None:
         raise ConfigError(f"An adapter goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
     return SentenceTransformerEmbedder(models.resolve(name or EMBEDDING, progress=progress), device=where)
+
+
+def open_reranker(name: str, *, device: str = "auto", progress: models.Progress | None = None) -> Reranker:
+    """Load what puts passages into a better order.
+
+    Args:
+        name: ``likelihood``, ``first`` or ``full`` for the default language model; else a cross-encoder: a folder, or
+            ``owner/name`` on the hub.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: Told how a download goes.
+
+    Raises:
+        ModelUnavailable: The weights could not be fetched.
+        EmbeddingError: The cross-encoder cannot be loaded.
+    """
+    from vivavoce.retrieval import CrossEncoderReranker, LikelihoodReranker, ListwiseReranker
+
+    from .assistant import LLM
+    from .llm import TransformersChatModel
+
+    where: Any = device
+    if name not in ("likelihood", "first", "full"):
+        return CrossEncoderReranker(models.resolve(name, progress=progress), device=where)
+    chat = TransformersChatModel(models.resolve(LLM, progress=progress), device=where)
+    if name == "likelihood":
+        return LikelihoodReranker(chat.model, chat.tokenizer)
+    return ListwiseReranker(chat.model, chat.tokenizer, window=20 if name == "first" else None)
 
 
 def _openai(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:

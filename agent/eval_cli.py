@@ -10,7 +10,7 @@ import typer
 
 from . import models
 from .concurrency import in_thread
-from .console import DeviceOption, Json, NBest, device_name, progress, spoken, tell
+from .console import DeviceOption, Json, NBest, Rerank, device_name, progress, spoken, tell
 from .evaluation import Noise, read_clips, read_rows, write_rows
 
 eval_app = typer.Typer(help="Measure a part on data of your own.", no_args_is_help=True)
@@ -305,6 +305,7 @@ def retrieval(
     fusion: Annotated[str, typer.Option(help="sum or rrf.")] = "sum",
     embedder: Annotated[str, typer.Option(help="llm, or a sentence-transformers model: name or folder.")] = "",
     adapter: Annotated[Path | None, typer.Option(help="With --embedder llm: an adapter of your own.")] = None,
+    rerank: Rerank = "",
     run_file: Annotated[Path | None, typer.Option("--run", help="Rankings in TREC's form, for BEIR's tools.")] = None,
     device: DeviceOption = "auto",
     limit: Limit = None,
@@ -312,9 +313,11 @@ def retrieval(
     as_json: Json = False,
 ) -> None:
     """Search: is the passage that answers among the first 1, 5, 10?"""
+    from vivavoce.retrieval import RerankedKnowledge
+
     from .beir import read_corpus, read_qrels, read_questions, write_run
-    from .engines import open_embedder
-    from .eval_retrieval import evaluate_retrieval, index_whole, search_options
+    from .engines import open_embedder, open_reranker
+    from .eval_retrieval import DEPTH, evaluate_retrieval, index_whole, search_options
 
     where = device_name(device)
     options = search_options(channels, fusion)
@@ -322,7 +325,12 @@ def retrieval(
 
     def measure(advance: models.Progress) -> Measured:
         vectors = open_embedder(embedder, adapter, device=where, progress=advance)
-        return evaluate_retrieval(index_whole(documents, vectors, options, advance), asked, relevant, advance)
+        knowledge = index_whole(documents, vectors, options, advance)
+        if not rerank:
+            return evaluate_retrieval(knowledge, asked, relevant, advance)
+        reranker = open_reranker(rerank, device=where, progress=advance)
+        ordered = RerankedKnowledge(knowledge, reranker, depth=DEPTH)
+        return evaluate_retrieval(ordered, asked, relevant, advance, depth=DEPTH)
 
     with progress() as advance:
         summary, items = in_thread(lambda: measure(advance))

@@ -7,7 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vivavoce.retrieval import ChunkOptions, DialogueSearch, Document, Embedder, LocalKnowledge, SearchOptions
+from vivavoce.retrieval import (
+    ChunkOptions,
+    DialogueSearch,
+    Document,
+    Embedder,
+    LocalKnowledge,
+    RerankedKnowledge,
+    SearchOptions,
+)
 
 from . import models
 from .beir import Question
@@ -43,10 +51,11 @@ def index_whole(
 
 
 def evaluate_retrieval(
-    knowledge: LocalKnowledge,
+    knowledge: LocalKnowledge | RerankedKnowledge,
     questions: Sequence[Question],
     relevant: Mapping[str, Mapping[str, int]],
     progress: models.Progress | None = None,
+    depth: int = 5 * DEPTH,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Search each question that something answers, and say how far up the answer stands.
 
@@ -55,6 +64,7 @@ def evaluate_retrieval(
         questions: What is asked; several readings of one are searched together, the first counting most.
         relevant: What answers what.
         progress: Called after each.
+        depth: How many passages are asked for; a document may have several.
 
     Returns:
         A summary, and a row for each question.
@@ -69,7 +79,7 @@ def evaluate_retrieval(
     for question in watched(asked, progress, "searching"):
         began = time.perf_counter()
         weights = [1 / (place + 1) for place in range(len(question.texts))]
-        passages = knowledge.search_many(question.texts, weights, k=5 * DEPTH)
+        passages = knowledge.search_many(question.texts, weights, k=depth)
         spent = time.perf_counter() - began
         ranked = list({passage.source: passage.score for passage in reversed(passages)}.items())[::-1]
         ranked.sort(key=lambda pair: -pair[1])

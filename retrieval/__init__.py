@@ -36,6 +36,7 @@ from .knowledge import Changes, LocalKnowledge, SearchOptions
 from .loading import LoadedFolder, load_file, load_folder
 from .mentions import Mention, NameFinder
 from .passages import KnowledgeBase, Passage
+from .rerank import CrossEncoderReranker, LikelihoodReranker, ListwiseReranker, RerankedKnowledge, Reranker
 from .store import Manifest, Store, StoreStats, is_index, read_manifest
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Chunk",
     "ChunkOptions",
     "Collection",
+    "CrossEncoderReranker",
     "DeviceUnavailable",
     "DialogueOptions",
     "DialogueSearch",
@@ -61,6 +63,8 @@ __all__ = [
     "InstructionNotUnderstood",
     "KnowledgeBase",
     "LLMEmbedder",
+    "LikelihoodReranker",
+    "ListwiseReranker",
     "LoadedFolder",
     "LoadingError",
     "LocalKnowledge",
@@ -68,6 +72,8 @@ __all__ = [
     "Mention",
     "NameFinder",
     "Passage",
+    "RerankedKnowledge",
+    "Reranker",
     "RetrievalError",
     "SearchOptions",
     "SentenceTransformerEmbedder",

@@ -106,9 +106,9 @@ class SentenceTransformerEmbedder:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         where = str(path_or_name)
-        chosen = _torch_device(device)
+        chosen = torch_device(device)
         try:
-            with _quiet_loading():
+            with quiet_loading():
                 self._model = SentenceTransformer(where, device=chosen)
         except (OSError, ValueError) as error:
             raise EmbeddingError(
@@ -237,7 +237,7 @@ class LLMEmbedder:
             encoded = self._tokenizer(read, add_special_tokens=True, verbose=False)
         blank = self._tokenizer.eos_token_id or 0  # stands for a text without any token
         tokens = [ids[: self._max_tokens] or [blank] for ids in encoded["input_ids"]]
-        for batch in self._batches(tokens):
+        for batch in like_lengths([*map(len, tokens)], self._batch_tokens):
             vectors[batch] = self._forward([tokens[place] for place in batch])
         return vectors
 
@@ -248,16 +248,6 @@ class LLMEmbedder:
         if own.shape != (self.dim,):
             raise DimensionMismatch(f"The centre has shape {own.shape}, the model needs ({self.dim},).")
         return own
-
-    def _batches(self, tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Places of texts of like length, so that little is padding."""
-        batch: list[int] = []
-        for place in sorted(range(len(tokens)), key=lambda place: len(tokens[place])):
-            if batch and (len(batch) + 1) * len(tokens[place]) > self._batch_tokens:
-                yield batch
-                batch = []
-            batch.append(place)
-        yield batch
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         import torch
@@ -272,6 +262,22 @@ class LLMEmbedder:
             if self._adapted is not None:
                 pooled = self._adapted.finish(pooled, tokens)
         return np.asarray(pooled.cpu().numpy(), np.float32)
+
+
+def like_lengths(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Places of texts to read together: of like length, so that little is padding, and of so many tokens at most.
+
+    Args:
+        lengths: Of the texts, in tokens; at least one.
+        tokens: How many a batch holds, padding included; a text that is longer has one of its own.
+    """
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if batch and (len(batch) + 1) * lengths[place] > tokens:
+            yield batch
+            batch = []
+        batch.append(place)
+    yield batch
 
 
 def hidden_states(
@@ -341,7 +347,12 @@ def _values(weight: torch.Tensor) -> bytes:
     return values[:: max(1, values.numel() // 64)][:64].to(torch.bfloat16).float().cpu().numpy().tobytes()
 
 
-def _torch_device(device: Device) -> str:
+def torch_device(device: Device) -> str:
+    """What PyTorch calls a device.
+
+    Raises:
+        DeviceUnavailable: If ``"cuda"`` is asked for and not there.
+    """
     import torch
 
     if device not in ("auto", "cpu", "cuda"):
@@ -352,7 +363,7 @@ def _torch_device(device: Device) -> str:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """No progress bar of transformers while a small model loads."""
     from transformers.utils import logging
 

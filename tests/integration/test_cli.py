@@ -267,6 +267,12 @@ def test_an_index_is_searched(index):
     [only] = vivavoce("search", index, "wifi password", "--where", '{"source": {"$ne": "wifi.md"}}', "--json").lines
     assert only["passages"] and "wifi.md" not in {passage["source"] for passage in only["passages"]}
     refused(vivavoce("search", index, "wifi", "--where", '{"source": {"$like": 1}}'), "no operator '$like'")
+    [told] = vivavoce("search", index, "wifi password", "--instruction", "mentioning loyalty", "--json").lines
+    assert told["passages"] and all("oyalty" in str(passage) for passage in told["passages"])
+    refused(vivavoce("search", index, "wifi", "--instruction", "only after 1999"), "What can be asked for")
+    read_again = vivavoce("search", index, "wifi password", "-k", 1, "--rerank", "likelihood", "--json")
+    assert read_again.lines[0]["passages"][0]["source"] == "wifi.md"
+    refused(vivavoce("search", index, "wifi", "--rerank", "nobody"), "nobody")
     many = index.parent / "many.jsonl"
     many.write_text('{"_id": "q1", "text": "what is the wifi password"}\n{"_id": "q2", "text": "?!"}\n')
     done = vivavoce("search", index, "--queries", many, "--run", index.parent / "run.trec", "-k", 2, "--json")

@@ -256,6 +256,9 @@ def test_searching_is_measured(searched):
     assert summary["n"] == 2 and summary["recall@1"] == summary["mrr@5"] == summary["ndcg@10"] == 1.0
     assert summary["ms_per_query"] > 0
     assert (searched / "run.trec").read_text().split()[:3] == ["q1", "Q0", "hours"]
+    for name in ("likelihood", "full"):
+        again = measured("eval", "retrieval", *files, "--rerank", name)
+        assert again["n"] == 2 and again["recall@5"] == 1.0 and again["ms_per_query"] > summary["ms_per_query"]
     refused(vivavoce("eval", "retrieval", *files, "--channels", "smell"), "channels")
     refused(vivavoce("eval", "retrieval", *files, "--field", "asr"), "asr")
 

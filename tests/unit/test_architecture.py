@@ -48,12 +48,13 @@ PUBLIC = {
     """,
     "memory": "Episode Record RecordBusy RecordCorrupt RecordError SQLiteRecord",
     "retrieval": """
-        CenteringEmbedder Changes Chunk ChunkOptions Collection DeviceUnavailable DialogueOptions DialogueSearch
-        DimensionMismatch Document Embedder EmbedderMismatch EmbeddingError Entry Facet Heading Hits IndexCorrupt
-        IndexNotFound InstructionNotUnderstood KnowledgeBase
-        LLMEmbedder LoadedFolder LoadingError LocalKnowledge Manifest Mention NameFinder Passage RetrievalError
-        SearchOptions SentenceTransformerEmbedder SkippedFile Store StoreError StoreStats VectorIndex Where
-        chunk_document is_index load_file load_folder read_instruction read_manifest reciprocal_rank_fusion weighted_sum
+        CenteringEmbedder Changes Chunk ChunkOptions Collection CrossEncoderReranker DeviceUnavailable
+        DialogueOptions DialogueSearch DimensionMismatch Document Embedder EmbedderMismatch EmbeddingError Entry
+        Facet Heading Hits IndexCorrupt IndexNotFound InstructionNotUnderstood KnowledgeBase LLMEmbedder
+        LikelihoodReranker ListwiseReranker LoadedFolder LoadingError LocalKnowledge Manifest Mention NameFinder
+        Passage RerankedKnowledge Reranker RetrievalError SearchOptions SentenceTransformerEmbedder SkippedFile
+        Store StoreError StoreStats VectorIndex Where chunk_document is_index load_file load_folder
+        read_instruction read_manifest reciprocal_rank_fusion weighted_sum
     """,
     "speech": """
         Audio AudioError BayesChooser CTCRecognizer Calibration Choice Chooser ConfusionNetwork Draft
