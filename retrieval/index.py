@@ -195,11 +195,17 @@ class VectorIndex:
     def _quickly(
         self, codes: FastScan, queries: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        parts = [
-            self._among(query[None], k, self._places(rows))
-            for query, rows in zip(queries, codes.near(queries, k), strict=True)
-        ]
-        return np.concatenate([found for found, _ in parts]), np.concatenate([scores for _, scores in parts])
+        found = np.empty((len(queries), k), np.int64)
+        scores = np.empty((len(queries), k), np.float32)
+        for line, (query, rows) in enumerate(zip(queries, codes.near(queries, k), strict=True)):
+            if len(rows) < k:  # most of those that are near were taken out
+                scores[line : line + 1], found[line : line + 1] = self._flat.search(query[None], k)
+                continue
+            places = self._places(rows)
+            exact = self._at(places) @ query
+            best = np.argsort(-exact, kind="stable")[:k]
+            found[line], scores[line] = places[best], exact[best]
+        return found, scores
 
     def _among(
         self, queries: NDArray[np.float32], k: int, places: NDArray[np.int64]

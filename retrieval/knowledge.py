@@ -529,16 +529,15 @@ class LocalKnowledge:
             if favour:
                 fused = _favoured(fused, [(wanted[id(one)], extra) for one, extra in favour])
             best = list(fused)[:k]
-            passages = table.passages(best)
-        return tuple(
-            replace(
-                passage,
-                score=fused[row],
-                similarity=max(found[row] for found in near) if near else None,
-                coverage=max(found.get(row, 0.0) for found in words) if words else None,
-            )
-            for row, passage in zip(best, passages, strict=True)
-        )
+            ways = [
+                (
+                    fused[row],
+                    max(found[row] for found in near) if near else None,
+                    max(found.get(row, 0.0) for found in words) if words else None,
+                )
+                for row in best
+            ]
+            return table.passages(best, ways)
 
     def search_vector(
         self, vector: NDArray[np.float32], k: int = 5, *, where: Where | None = None
@@ -562,11 +561,8 @@ class LocalKnowledge:
         with self._store.reading():
             among = None if where is None else self._store.table.where(where)
             hits = self._store.index.search(vector[None], k, among)
-            passages = self._store.table.passages(hits.rows[0].tolist())
-        return tuple(
-            replace(passage, score=score, similarity=score)
-            for passage, score in zip(passages, hits.scores[0].tolist(), strict=True)
-        )
+            told = [(score, score, None) for score in hits.scores[0].tolist()]
+            return self._store.table.passages(hits.rows[0].tolist(), told)
 
     def _look(
         self,
@@ -589,6 +585,8 @@ class LocalKnowledge:
             return [], words
         among = None if where is None else self._store.table.where(where)
         hits = [self._store.index.search(vectors, depth, rows) for rows in (among, *others)]
+        if len(queries) == len(hits) == 1 and not words:  # nothing was found that has no similarity yet
+            return [dict(zip(hits[0].rows[0].tolist(), hits[0].scores[0].tolist(), strict=True))], words
         nearest = (row for found in hits for row in found.rows.ravel().tolist())
         rows = sorted({*nearest, *(row for found in words for row in found)})
         cosines = vectors @ self._store.index.vectors(np.array(rows, np.int64)).T
@@ -710,7 +708,8 @@ def _uncentred(embedder: Embedder) -> CenteringEmbedder | None:
 
 def _centred(embedder: Embedder, store: Store) -> Embedder:
     """The embedder with the centre that the store's vectors were made with."""
-    if not isinstance(embedder, CenteringEmbedder):
+    # By name: every search comes here, and isinstance looks at each member of a protocol.
+    if not hasattr(embedder, "with_center") or not isinstance(embedder, CenteringEmbedder):
         return embedder
     center = store.center
     return embedder if center is None else embedder.with_center(center)

@@ -59,6 +59,9 @@ CREATE TABLE state (change INTEGER NOT NULL, center BLOB);
 INSERT INTO state VALUES (0, NULL);
 """
 
+Found = tuple[float, float | None, float | None]
+"""A passage's score, similarity and coverage."""
+
 _COUNTED = 10_000  # terms whose counts are kept
 
 _JOINED = "FROM passages AS p JOIN documents AS d ON d.id = p.document"
@@ -371,11 +374,11 @@ class PassageTable:
                 known[term] = int(self._one(sql, (match_expression([term]),)))
         return {term: known[term] for term in terms_}
 
-    def passages(self, rows: Sequence[int]) -> list[Passage]:
-        """The passages in these rows, in this order."""
-        found = self._all(f"SELECT {_FIELDS} WHERE p.id IN (SELECT value FROM json_each(?))", (json.dumps(list(rows)),))
-        by_row = {row: _passage(values) for row, *values in found}
-        return [by_row[row] for row in rows]
+    def passages(self, rows: Sequence[int], found: Sequence[Found]) -> tuple[Passage, ...]:
+        """The passages in these rows, in this order, each with how it was found."""
+        lines = self._all(f"SELECT {_FIELDS} WHERE p.id IN (SELECT value FROM json_each(?))", (json.dumps(list(rows)),))
+        by_row = {row: values for row, *values in lines}
+        return tuple(_passage(by_row[row], told) for row, told in zip(rows, found, strict=True))
 
     def get(self, sources: Sequence[str] | None, where: Where | None, limit: int | None, offset: int) -> list[Passage]:
         """Passages of these documents that a filter holds for, in the order of their rows.
@@ -567,10 +570,13 @@ def _most(holding: int, count: int) -> float:
     return 2.2 * max(math.log((count - holding + 0.5) / (holding + 0.5)), 1e-6)
 
 
-def _passage(fields: Sequence[Any]) -> Passage:
+def _passage(fields: Sequence[Any], found: Found = (0.0, None, None)) -> Passage:
     key, text, source, heading, title, metadata, first, last, body_start, page = fields
-    told = json.loads(metadata)
-    return Passage(key, text, source, 0.0, heading, title, told, span=(first, last), body_start=body_start, page=page)
+    score, similarity, coverage = found
+    told, span = json.loads(metadata), (first, last)
+    return Passage(
+        key, text, source, score, heading, title, told, similarity, coverage, span, body_start=body_start, page=page
+    )
 
 
 def _rows(found: Sequence[tuple[int]]) -> NDArray[np.int64]:
