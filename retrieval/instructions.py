@@ -56,13 +56,15 @@ _NEGATED = re.compile(rf"\b(?:{_NOT})\b")
 _MENTIONING = re.compile(r"\b(?:mention|contain|say|nam|includ)(?:s|ing|e|es|ed)?\b|\bwithout\b|\bwords?\b")
 _FILLERS = STOPWORDS | frozenset(
     """
-    answer answers any anything article articles ask consider document documents else ever everything excluding except
-    exclude file files find from handbook in include including information items item list look looking mention
-    mentioning mentions never none nothing of ones only one omit page pages passage passages please prefer published
-    records relevant restrict result results search show skip avoid source sources stuff take things thing text texts
-    title titled use using value values were with without word words written
+    answer answers any anything article articles ask consider document documents else ever everything excluding
+    except exclude file files find from handbook ignore ignoring in include including information items item
+    list look looking mention mentioning mentions never none nothing of ones only one omit page pages passage
+    passages please prefer published records other relevant restrict result results search show skip avoid
+    source sources stuff take things thing text texts title titled use using value values were with without word
+    words written
     """.split()
 )
+_UNITS = frozenset("dollar euro pound cent year month day date dated time hour minute second old".split())
 _SURE = 0.9  # of a value that was heard and not read
 _VALUES = 5000  # of a key with more than this, no names are looked for
 
@@ -127,23 +129,46 @@ def read_instruction(instruction: str, facets: Facets, sound: Sound | None = Non
 
 
 def _read(clause: str, known: Sequence[Facet], facets: Facets, sound: Sound | None) -> Where:
-    negated = _NEGATED.search(clause) is not None
     named = [facet for facet in known if facet.key not in ("source", "title") and _names(facet, clause)]
-    found = _compared(clause, known, named)
-    if found is not None:
-        # "no more than" says no by itself.
-        plain = _SIGNED.sub(" ", _BETWEEN.sub(" ", clause))
-        return {"$not": found} if _NEGATED.search(plain) else found
-    chosen = list(_valued(clause, named or known, facets, sound))
-    if not chosen and named:
-        chosen = list(_flags(named)) or list(_valued(clause, known, facets, sound))
-    if not chosen and _MENTIONING.search(clause):
-        wanted = [term for term in terms(clause) if term not in _FILLERS and not _MENTIONING.fullmatch(term)]
-        chosen = [{"$document": {"$and": [{"$regex": rf"(?i)\b{_stem(word)}"} for word in wanted]}}] if wanted else []
-    if not chosen:
-        raise InstructionNotUnderstood(f"No metadata here answers to {clause!r}. {_offer(known)}")
-    either = _joined("$or", chosen)
-    return {"$not": either} if negated else either
+    parts: list[Where] = []
+    while (found := _compared(clause, known, named)) is not None:
+        part, clause = found
+        parts.append(part)
+    told = {word for facet in named for word in _key_words(facet)} | (_UNITS if parts else frozenset())
+    left = [term for term in terms(clause) if term not in _FILLERS and _stem(term) not in told]
+    if left or not parts:
+        parts.append(_chosen(clause, left, known, named, facets, sound))
+    both = _joined("$and", parts)
+    return {"$not": both} if _NEGATED.search(clause) else both
+
+
+def _chosen(
+    clause: str,
+    left: Sequence[str],
+    known: Sequence[Facet],
+    named: Sequence[Facet],
+    facets: Facets,
+    sound: Sound | None,
+) -> Where:
+    """What a clause says of values, of keys that are true or false, or of words; `left` are those that must count."""
+    values = dict(_valued(clause, named, facets)) or dict(_valued(clause, known, facets))
+    flags = [{facet.key: 1} for facet in named if _is_flag(facet)]
+    if _MENTIONING.search(clause) and not values:
+        wanted = [term for term in left if not _MENTIONING.fullmatch(term)]
+        if wanted:
+            return {"$document": {"$and": [{"$regex": rf"(?i)\b{_stem(word)}"} for word in wanted]}}
+    covered = {word for words in values.values() for word in words}
+    unknown = [term for term in left if _stem(term) not in covered]
+    if unknown and sound is not None:
+        for facet, listed in _texts(named or known, facets):
+            heard = NameFinder(listed, sound).find(" ".join(unknown), limit=1)
+            if heard and heard[0].score >= _SURE:
+                return {facet.key: heard[0].name}
+    if unknown or not (values or flags):
+        what = " ".join(unknown) or clause
+        raise InstructionNotUnderstood(f"No metadata here answers to {what!r}. {_offer(known)}")
+    either = [{facet.key: value} for facet, value in values]
+    return _joined("$and", [*flags, *([_joined("$or", either)] if either else [])])
 
 
 def _joined(how: str, parts: Sequence[Where]) -> Where:
@@ -153,18 +178,15 @@ def _joined(how: str, parts: Sequence[Where]) -> Where:
 # --- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def _compared(clause: str, known: Sequence[Facet], named: Sequence[Facet]) -> Where | None:
-    if match := _BETWEEN.search(clause):
-        bounds = [("$gte", match[1]), ("$lte", match[2])]
-    elif match := _SIGNED.search(clause):
-        bounds = [(next(sign for words, sign in _SIGNS.items() if words.fullmatch(match[1])), match[2])]
-    elif match := _BARE.search(clause):
-        bounds = [("$eq", match[1])]
-    else:
+Bounds = Sequence[tuple[str, str]]  # what an operator compares with
+
+
+def _compared(clause: str, known: Sequence[Facet], named: Sequence[Facet]) -> tuple[Where, str] | None:
+    """The first comparison of a clause, and what is left of the clause without it."""
+    read = _bounds(clause)
+    if read is None:
         return None
-    following = [sign for sign, words in _OPEN.items() if words.match(clause, match.end())]
-    if following and bounds[0][0] == "$eq":
-        bounds = [(following[0], bounds[0][1])]
+    bounds, (start, end) = read
     timed = any(re.fullmatch(_WHEN, value) for _, value in bounds) or (
         all(re.fullmatch(r"[12]\d{3}", value) for _, value in bounds)
     )
@@ -175,16 +197,34 @@ def _compared(clause: str, known: Sequence[Facet], named: Sequence[Facet]) -> Wh
     if timed and dated:
         fitting = dated
     if not fitting:
-        if match.re is _BARE:
+        if _BARE.match(clause, start):
             return None  # a number in a name, perhaps
         raise InstructionNotUnderstood(f"Nothing here can be compared as {clause!r} wants it. {_offer(known)}")
     keys = sorted({facet.key for facet in fitting})
     if len(keys) > 1:
         raise InstructionNotUnderstood(f"{clause!r} may be about {' or '.join(keys)}: name the one that is meant.")
-    return _joined("$or", [_joined("$and", list(_within(facet, bounds))) for facet in fitting])
+    found = _joined("$or", [_joined("$and", list(_within(facet, bounds))) for facet in fitting])
+    return found, f"{clause[:start]} {clause[end:]}"
 
 
-def _fits(facet: Facet, bounds: Sequence[tuple[str, str]], timed: bool) -> bool:
+def _bounds(clause: str) -> tuple[Bounds, tuple[int, int]] | None:
+    """What a clause compares with, and where it says so."""
+    if match := _BETWEEN.search(clause):
+        return [("$gte", match[1]), ("$lte", match[2])], match.span()
+    if match := _SIGNED.search(clause):
+        sign, value = next(sign for words, sign in _SIGNS.items() if words.fullmatch(match[1])), match[2]
+    elif match := _BARE.search(clause):
+        sign, value = "$eq", match[1]
+    else:
+        return None
+    start, end = match.span()
+    for wider, words in _OPEN.items():
+        if sign == "$eq" and (more := words.match(clause, end)):
+            sign, end = wider, more.end()
+    return [(sign, value)], (start, end)
+
+
+def _fits(facet: Facet, bounds: Bounds, timed: bool) -> bool:
     if facet.kind == "text":
         return timed and _is_time(facet)
     return not _is_flag(facet) and all(re.fullmatch(_AMOUNT, value) for _, value in bounds)
@@ -196,7 +236,7 @@ def _is_time(facet: Facet) -> bool:
     return bool(1000 <= facet.lowest and facet.highest < 3000)
 
 
-def _within(facet: Facet, bounds: Sequence[tuple[str, str]]) -> Iterator[Where]:
+def _within(facet: Facet, bounds: Bounds) -> Iterator[Where]:
     for sign, value in bounds:
         yield from _bound(facet, sign, value)
 
@@ -235,28 +275,24 @@ def _span(value: str) -> tuple[str, str]:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def _valued(clause: str, among: Sequence[Facet], facets: Facets, sound: Sound | None) -> Iterator[Where]:
-    """Filters for the values that a clause names: those that most of its words are of."""
+def _texts(among: Sequence[Facet], facets: Facets) -> Iterator[tuple[Facet, list[str]]]:
+    for facet in among:
+        if facet.kind == "text" and facet.count <= _VALUES:
+            yield facet, [value for value in facets.values(facet.key) if isinstance(value, str)]
+
+
+def _valued(clause: str, among: Sequence[Facet], facets: Facets) -> Iterator[tuple[tuple[Facet, str], frozenset[str]]]:
+    """The values that a clause names, with the words that they are told by."""
     asked = {*map(_stem, terms(clause))}
-    listed = {
-        facet: [value for value in facets.values(facet.key) if isinstance(value, str)]
-        for facet in among
-        if facet.kind == "text" and facet.count <= _VALUES
-    }
     found = {
         (facet, value): words
-        for facet, values in listed.items()
+        for facet, values in _texts(among, facets)
         for value in values
         if (words := _telling(value)) and words <= asked
     }
     for (facet, value), words in found.items():  # "New York" is not meant where "New York City" is said
         if not any(words < others for others in found.values()):
-            yield {facet.key: value}
-    if not found and sound is not None:
-        for facet, values in listed.items():
-            heard = NameFinder(values, sound).find(clause, limit=1)
-            if heard and heard[0].score >= _SURE:
-                yield {facet.key: heard[0].name}
+            yield (facet, value), words
 
 
 def _telling(value: str) -> frozenset[str]:
@@ -265,21 +301,18 @@ def _telling(value: str) -> frozenset[str]:
     return frozenset(map(_stem, [word for word in words if word not in STOPWORDS] or words))
 
 
-def _flags(named: Sequence[Facet]) -> Iterator[Where]:
-    for facet in named:
-        if _is_flag(facet):
-            yield {facet.key: 1}
-
-
 def _is_flag(facet: Facet) -> bool:
     return facet.kind == "number" and {facet.lowest, facet.highest} <= {0, 1}
 
 
 def _names(facet: Facet, clause: str) -> bool:
     """Whether a clause speaks of a key by its name."""
-    asked = {_stem(term) for term in terms(clause)}
-    words = {_stem(term) for term in terms(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", facet.key.rpartition(".")[2]))}
-    return bool(words) and words <= asked
+    words = _key_words(facet)
+    return bool(words) and words <= {*map(_stem, terms(clause))}
+
+
+def _key_words(facet: Facet) -> set[str]:
+    return {*map(_stem, terms(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", facet.key.rpartition(".")[2])))}
 
 
 def _stem(word: str) -> str:

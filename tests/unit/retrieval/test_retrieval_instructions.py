@@ -60,6 +60,10 @@ def rows(fits):
         ("not vegan", lambda row: not row["vegan"]),
         ("owner is Ann", lambda row: row["shop"]["owner"] == "Ann"),
         ("only Bath, but not after 2020", lambda row: row["city"] == "Bath" and row["published"] < "2021"),
+        ("only Bath before 2020", lambda row: row["city"] == "Bath" and row["published"] < "2020"),
+        ("vegan ones from Bath at a price under 5 dollars", lambda row: row["city"] == "Bath" and row["price"] < 5),
+        ("after 2018 before 2020", lambda row: row["published"][:4] == "2019"),
+        ("nothing from Bath after 2020", lambda row: not (row["city"] == "Bath" and row["published"] >= "2021")),
         ("ignore the wine list; only Bath", lambda row: row["city"] == "Bath"),
     ],
 )
@@ -85,7 +89,16 @@ def test_it_goes_together_with_a_filter_and_with_readings(knowledge):
 
 
 @pytest.mark.parametrize(
-    "instruction", ["only green ones", "only after breakfast", "nothing but the best", "please", "?"]
+    "instruction",
+    [
+        "only green ones",
+        "only after breakfast",
+        "only green Bath",
+        "tall ones after 2020",
+        "nothing but the best",
+        "please",
+        "?",
+    ],
 )
 def test_what_nobody_knows_is_refused_and_what_there_is_is_named(knowledge, instruction):
     with pytest.raises(InstructionNotUnderstood, match=r"published \(2018-01-15 to 2023-12-15\)"):
