@@ -67,6 +67,7 @@ class VectorIndex:
         self.precision: Precision = precision
         self.device: Literal["cpu", "cuda"] = _choose(faiss, device)
         self._flat: Any = faiss.IndexFlatIP(dim)
+        self._room = 0  # for so many vectors in all
         self._rows: NDArray[np.int64] | None = None  # of each vector; None while they are 0, 1, 2, …
         self.quick: FastScan | None = None
         self._tuned = 0  # how many vectors there were when it was last tried
@@ -102,6 +103,19 @@ class VectorIndex:
         if self.quick is not None and len(named):
             self.quick.add(vectors, named)
 
+    def reserve(self, count: int) -> None:
+        """Make room for so many vectors in all: an index that grows takes twice its memory while it moves."""
+        self._room = count
+        small = self.precision == "int8" and count >= LEAST
+        if not small or self._flat.code_size == self.dim:  # else it is made anew before it is full
+            self._make_room()
+
+    def _make_room(self) -> None:
+        held, wanted = self._flat.codes.size(), self._room * self._flat.code_size
+        if wanted > held:
+            self._flat.codes.resize(wanted)
+            self._flat.codes.resize(held)  # the room stays
+
     def _shrink(self) -> None:
         """From four bytes a number to one; what comes later is kept so as well."""
         faiss: Any = importlib.import_module("faiss")
@@ -113,6 +127,7 @@ class VectorIndex:
         small.train(vectors)
         small.add(vectors)
         self._flat = small
+        self._make_room()
 
     def tune(self, least: int = LEAST) -> bool:
         """Make codes where there are none and enough vectors, or where most of what they were made for has changed.

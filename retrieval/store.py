@@ -239,9 +239,11 @@ class Store:
             return
         removed = self.table.removed(self._change)
         self.index.remove(removed)
-        following = self._next
+        following, sums = self._next, self.table.sums(self._next)
+        if following == 0:
+            self.index.reserve(len(self.table))
         try:
-            for vectors in self._log.blocks(self.table.sums(self._next)):
+            for vectors in self._log.blocks(sums):
                 rows = np.arange(following, following + len(vectors))
                 kept = ~np.isin(rows, removed)
                 self.index.add(vectors[kept], rows[kept])

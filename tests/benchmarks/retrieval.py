@@ -31,7 +31,7 @@ ENOUGH = 0.99
 OPENED = 3  # times, at least
 _BLOCK = 10_000  # vectors drawn and compared at once
 _PART = 100_000  # documents given at once
-_OURS, *_RIVALS = STORES
+_OURS, _INT8, *_RIVALS = STORES
 # The row, the figure, and whether it is compared as a ratio.
 _ROWS = (
     ("add {first:,} documents, s", "first", True),
@@ -53,7 +53,7 @@ _ROWS = (
 
 def run(limit: int | None = None, n: int | None = None) -> Table:
     count = n or _few(N, limit)
-    installed = [name for name in STORES if _installed(name)]
+    installed = [name for name in STORES if name != _INT8 and _installed(name)]
     figures = measure(installed, count, limit)
     rows: list[dict[str, object]] = []
     for what, key, compared in _ROWS:
@@ -79,13 +79,15 @@ def run(limit: int | None = None, n: int | None = None) -> Table:
 def million(limit: int | None = None) -> Table:
     """Ours alone, with many more."""
     count = _few(MILLION, limit)
-    figures = measure([_OURS], count, limit)[_OURS]
-    row = {what.format(**_shares(count)): figures[key] for what, key, compared in _ROWS if compared}
-    row["query recall@10"], row["filtered recall@10"] = figures["recall"], figures["filtered recall"]
+    rows: list[dict[str, object]] = []
+    for figures in measure([_OURS, _INT8], count, limit).values():
+        row = {what.format(**_shares(count)): figures[key] for what, key, compared in _ROWS if compared}
+        row["query recall@10"], row["filtered recall@10"] = figures["recall"], figures["filtered recall"]
+        rows.append({"held as": "int8" if rows else "float32", **row})
     return Table(
         f"The knowledge base alone: {count:,} vectors",
         COMMAND + " --million" + _flags(limit=limit),
-        [row],
+        rows,
         f"Measured as the table of {N:,} vectors is; documents are added {_PART:,} at a time.",
     )
 
@@ -198,7 +200,7 @@ def _installed(name: str) -> bool:
 
 
 def _absent(installed: Sequence[str]) -> str:
-    left_out = [STORES[name].package for name in STORES if name not in installed]
+    left_out = [STORES[name].package for name in _RIVALS if name not in installed]
     return f" Not installed, so left out: `pip install {' '.join(left_out)}`." if left_out else ""
 
 

@@ -96,6 +96,18 @@ class Vivavoce:
         self._knowledge.close()
 
 
+class VivavoceInt8(Vivavoce):
+    name = "ours, int8"
+
+    def create(self) -> None:
+        super().create()
+        self.close()
+        self.open()
+
+    def open(self) -> None:
+        self._knowledge = self._retrieval.LocalKnowledge.open(self._folder, self._given, precision="int8")
+
+
 class _Given:
     """An embedder that is told the vector of the next question."""
 
@@ -227,7 +239,7 @@ def _no_embeddings() -> Any:
     return Absent()
 
 
-STORES: dict[str, type[Any]] = {one.name: one for one in (Vivavoce, Chroma, LangChainFaiss)}
+STORES: dict[str, type[Any]] = {one.name: one for one in (Vivavoce, VivavoceInt8, Chroma, LangChainFaiss)}
 
 
 def text(number: int) -> str:

@@ -137,6 +137,7 @@ def test_int8_holds_a_quarter_and_finds_nearly_all(monkeypatch):
     vectors, queries = unit(4000, 64), unit(50, 64, seed=1)
     exact, small = VectorIndex(64, device="cpu"), VectorIndex(64, device="cpu", precision="int8")
     for index in (exact, small):
+        index.reserve(4000)
         index.add(vectors[:1500])
     assert np.array_equal(small.vectors(), exact.vectors()), "few are held as they are"
     for index in (exact, small):
