@@ -6,8 +6,9 @@
     collection.add(ids=["a"], documents=["We open at seven."], metadatas=[{"city": "Bath"}])
     collection.query(query_texts=["when do you open"], n_results=3, where={"city": "Bath"})
 
-What differs is better or said here: a query looks for words and for what sounds like them too, and sees every record,
-not only near ones; every call is on disk when it returns, all or nothing; filters know ``$not`` and ``$exists``, too.
+What differs is said here: a query by text looks for words and for what sounds like them too; a filtered one sees every
+record that the filter holds for; what a call has written is on disk when it returns; filters know ``$not`` and
+``$exists`` as well.
 """
 
 from __future__ import annotations

@@ -57,14 +57,14 @@ class KnowledgeStore(BaseStore):
         self._fields = tuple(fields)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Do several things: everything is read first, and then all is written at once; see ``BaseStore``.
+        """Do several things: everything is read first, and then all is written; see ``BaseStore``.
 
         Of several writes to one item, the last counts.
 
         Raises:
             ValueError: If an operation is unknown, or a filter is malformed.
             LoadingError: If a value is not plain JSON.
-            StoreError: If it cannot be written; then nothing of it is.
+            StoreError: If it cannot be written; items that were there are still there.
         """
         results: list[Result] = []
         written: dict[str, PutOp] = {}

@@ -192,6 +192,10 @@ def promised_by_03(printed: dict[str, str], shown: list[dict[str, Any]]) -> None
     assert changes("specials") == {"added": 2, "updated": 0, "unchanged": pages, "removed": 0, "embedded": 2}
     found = [re.search(r"\S+\.md", part)[0] for part in printed["filtered"].split("{'season'")[1:]]
     assert found == ["specials/punch.md", "espresso-drinks.md"] and "specials/cooler.md" in printed["filtered"]
+    winter, cheap, refused = re.split(r"nothing from the winter.*|only vegan ones", printed["instructed"])
+    assert re.findall(r"\S+\.md", winter) == ["specials/punch.md"]
+    assert re.findall(r"\S+\.md", cheap) == ["specials/cooler.md"]
+    assert "No metadata here answers to 'vegan'" in refused and "price (4.2 to 5.1)" in refused
     assert changes("updated") == {"added": 0, "updated": 1, "unchanged": pages, "removed": 1, "embedded": 1}
     assert "roasted-bean-42" in printed["reader"], "the other process reads what was there"
     assert "melon-basil-7" in printed["updated"] and "melon-basil-7" in printed["deleted"], "and what is there now"
