@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,8 +40,8 @@ class VectorIndex:
     themselves. A filtered search, and one on a GPU, is always exact.
 
     With ``precision="int8"`` it holds a quarter of the bytes from so many vectors on: one for each number, which lies
-    anywhere between the least and the greatest of its dimension (``IndexScalarQuantizer``). Scores are then off by a
-    few thousandths.
+    anywhere between the least and the greatest of its dimension (``IndexScalarQuantizer``). With `exact` to read them
+    from, what that puts forward is compared exactly too; else scores are off by a few thousandths.
 
     Reading from several threads at once is safe; adding and removing while others read is not.
     """
@@ -67,6 +68,8 @@ class VectorIndex:
         self.precision: Precision = precision
         self.device: Literal["cpu", "cuda"] = _choose(faiss, device)
         self._flat: Any = faiss.IndexFlatIP(dim)
+        self.exact: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+        """Where the vectors of some rows are as they were given: float32, shape (n, dim)."""
         self._room = 0  # for so many vectors in all
         self._rows: NDArray[np.int64] | None = None  # of each vector; None while they are 0, 1, 2, …
         self.quick: FastScan | None = None
@@ -107,8 +110,12 @@ class VectorIndex:
         """Make room for so many vectors in all: an index that grows takes twice its memory while it moves."""
         self._room = count
         small = self.precision == "int8" and count >= LEAST
-        if not small or self._flat.code_size == self.dim:  # else it is made anew before it is full
+        if not small or self._shrunk:  # else it is made anew before it is full
             self._make_room()
+
+    @property
+    def _shrunk(self) -> bool:
+        return int(self._flat.code_size) == self.dim  # bytes a vector
 
     def _make_room(self) -> None:
         held, wanted = self._flat.codes.size(), self._room * self._flat.code_size
@@ -118,9 +125,9 @@ class VectorIndex:
 
     def _shrink(self) -> None:
         """From four bytes a number to one; what comes later is kept so as well."""
-        faiss: Any = importlib.import_module("faiss")
-        if isinstance(self._flat, faiss.IndexScalarQuantizer):
+        if self._shrunk:
             return
+        faiss: Any = importlib.import_module("faiss")
         quantizer = faiss.ScalarQuantizer.QT_8bit
         small = faiss.IndexScalarQuantizer(self.dim, quantizer, faiss.METRIC_INNER_PRODUCT)
         vectors = self.vectors()
@@ -194,9 +201,17 @@ class VectorIndex:
             DimensionMismatch: If the queries are not of this index's length.
         """
         asked = self._checked(queries)
-        k = min(k, len(self) if among is None else len(among))
+        held = len(self) if among is None else len(among)
+        k = min(k, held)
         if k < 1 or not len(asked):
             return Hits(np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32))
+        if self.exact is None or not self._shrunk:
+            return self._search(asked, k, among)
+        hits = self._search(asked, min(2 * k + 10, held), among)
+        vectors = self.exact(hits.rows.ravel()).reshape(*hits.rows.shape, self.dim)
+        return Hits(*best_of([(hits.rows, np.einsum("mkd,md->mk", vectors, asked))], k))
+
+    def _search(self, asked: NDArray[np.float32], k: int, among: NDArray[np.int64] | None) -> Hits:
         if among is not None:
             found, scores = self._among(asked, k, self._places(np.ascontiguousarray(among, np.int64)))
         elif self.device == "cuda" and k <= MOST:

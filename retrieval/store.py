@@ -150,6 +150,7 @@ class Store:
             store._root, store.manifest, store._seen = root, manifest, seen
             store._device, store._precision = device, precision
             store._log = VectorLog(folder / _VECTORS, manifest.dim)
+            store.index.exact = store._log.rows
             store._change, store._writable = -1, writable
             codes = FastScan.load(folder / _CODES) if (folder / _CODES).exists() else None
             with store._readable(), table.reading():

@@ -147,6 +147,9 @@ def test_int8_holds_a_quarter_and_finds_nearly_all(monkeypatch):
     wanted, found = exact.search(queries, 10), small.search(queries, 10)
     recall = np.mean([np.isin(one, other).mean() for one, other in zip(wanted.rows, found.rows, strict=True)])
     assert recall > 0.98 and np.allclose(wanted.scores, found.scores, atol=0.01)
+    small.exact = lambda rows: vectors[rows]
+    again = small.search(queries, 10)
+    assert np.array_equal(again.rows, wanted.rows) and np.allclose(again.scores, wanted.scores, atol=1e-5)
     assert small._flat.sa_code_size() * 4 == exact._flat.sa_code_size()
     among = np.arange(1, 3000, 30)
     assert np.isin(small.search(queries, 5, among).rows, among).all()

@@ -525,6 +525,15 @@ def test_two_writers_take_turns(index):
         assert made.problems() == []
 
 
+def test_what_a_killed_writer_left_is_no_problem_and_the_next_one_sweeps_it(index):
+    (index / "generation-0123456789ab").mkdir()
+    (index / "generation-0123456789ab" / "vectors.f32").write_bytes(b"half")
+    with LocalKnowledge.open(index, HashEmbedder()) as made:
+        assert made.problems() == []
+        made.upsert(NEW)
+    assert len(list(index.iterdir())) == 2
+
+
 def test_a_writer_that_waits_too_long_says_so(index, monkeypatch):
     monkeypatch.setattr(store_module, "WAIT", 0.05)
     held = os.open(index, os.O_RDONLY)
