@@ -27,6 +27,7 @@ Where: TypeAlias = Mapping[str, Any]
 
 Fact: TypeAlias = tuple[str, str | int | float]
 
+_SINGLE = frozenset((str, int, float))
 _COMPARED = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LISTED = "a list of texts, numbers or booleans"
 _HOLDING = "SELECT document FROM facts WHERE key = ? AND value"
@@ -36,7 +37,10 @@ _WORDS = {"$contains": "instr(text, ?)", "$regex": "text REGEXP ?"}
 def facts(metadata: Mapping[str, Any], source: str, title: str) -> Iterator[Fact]:
     """What can be filtered for: key and value, several of one key for a list."""
     for key, value in {"source": source, "title": title, **metadata}.items():
-        yield from _told(key, value)
+        if type(value) in _SINGLE:  # nearly all of them
+            yield key, value
+        else:
+            yield from _told(key, value)
 
 
 def _told(key: str, value: Any) -> Iterator[Fact]:
