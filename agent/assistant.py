@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -149,7 +151,7 @@ class VoiceAgent:
                 models.resolve(name, progress=progress)
         # Importing and reading weights take turns in needing Python, the disk and the cores: threads overlap them. This
         # one only waits: Ctrl-C would break off its import of torch, which the others would then try again, and crash.
-        on_model_thread(_import_transformers)
+        on_model_thread(_import_shared)
         with ThreadPoolExecutor(4, thread_name_prefix="vivavoce-load") as pool:
             embedding = pool.submit(default_embedder, device) if indexed and embedder is None else None
             listening = pool.submit(_recognizer, recognizer, device)
@@ -348,6 +350,11 @@ def _model(part: ChatModel | str, device: Device) -> ChatModel:
     return TransformersChatModel(folder, read_out=ReadOut.shipped(part), device=device)
 
 
-def _import_transformers() -> None:
-    """CTranslate2 imports transformers too; two threads that begin to at once may find it half imported."""
+def _import_shared() -> None:
+    """What several parts import: CTranslate2 and we transformers, the voice and the embedder scipy.
+
+    Two threads that begin to at once may find it half imported.
+    """
+    with suppress(ImportError):  # the voice does without
+        importlib.import_module("scipy.fft")
     from transformers import AutoModelForCausalLM  # noqa: F401

@@ -156,7 +156,7 @@ def _chosen(
     if _MENTIONING.search(clause) and not values:
         wanted = [term for term in left if not _MENTIONING.fullmatch(term)]
         if wanted:
-            return {"$document": {"$and": [{"$regex": rf"(?i)\b{_stem(word)}"} for word in wanted]}}
+            return {"$document": {"$and": [{"$regex": rf"(?i)\b{_beginning(word)}"} for word in wanted]}}
     covered = {word for words in values.values() for word in words}
     unknown = [term for term in left if _stem(term) not in covered]
     if unknown and sound is not None:
@@ -317,6 +317,11 @@ def _key_words(facet: Facet) -> set[str]:
 
 def _stem(word: str) -> str:
     return re.sub(r"(?<=\w\w)(?:ies|y)$", "i", re.sub(r"(?<=\w\w[^s])s$", "", word))
+
+
+def _beginning(word: str) -> str:
+    """What a word and its plural begin with."""
+    return re.sub(r"(?<=\w\w)(?:ies|y|s)$", "", word)
 
 
 def _offer(known: Sequence[Facet]) -> str:
