@@ -14,13 +14,13 @@ record that the filter holds for; what a call has written is on disk when it ret
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .documents import Document
-from .embedding import Vectors
+from .embedding import Vectors, unit
 from .errors import DimensionMismatch
 from .filters import Where
 from .knowledge import LocalKnowledge
@@ -28,6 +28,7 @@ from .passages import Passage
 
 _INCLUDED = ("documents", "embeddings", "metadatas", "distances")
 Many = str | Sequence[str]
+Metadatas = Mapping[str, Any] | Sequence[Mapping[str, Any] | None]
 
 
 class Collection:
@@ -53,7 +54,7 @@ class Collection:
         self,
         ids: Many,
         embeddings: ArrayLike | None = None,
-        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        metadatas: Metadatas | None = None,
         documents: Many | None = None,
     ) -> None:
         """Put records in. One whose id is there already is left as it is.
@@ -83,7 +84,7 @@ class Collection:
         self,
         ids: Many,
         embeddings: ArrayLike | None = None,
-        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        metadatas: Metadatas | None = None,
         documents: Many | None = None,
     ) -> None:
         """Put records in; one whose id is there already is updated. See ``add`` and ``update``."""
@@ -94,7 +95,7 @@ class Collection:
         self,
         ids: Many,
         embeddings: ArrayLike | None = None,
-        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        metadatas: Metadatas | None = None,
         documents: Many | None = None,
     ) -> None:
         """Change records; ids that are not there are passed over. See ``add``.
@@ -231,7 +232,7 @@ class Collection:
             raise DimensionMismatch(
                 f"embeddings have shape {vectors.shape}; this collection needs (n, {self.knowledge.embedder.dim})."
             )
-        return cast("Vectors", vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+        return unit(vectors)
 
     def _merge(
         self,
@@ -253,7 +254,7 @@ class Collection:
             records.append(_record(name, text, metadata))
         self._write(records, None if vectors is None else vectors[places])
 
-    def _write(self, records: Sequence[Document], vectors: NDArray[np.float32] | None) -> None:
+    def _write(self, records: Sequence[Document], vectors: Vectors | None) -> None:
         if records:
             self.knowledge.upsert(records, vectors=vectors)
 

@@ -107,14 +107,8 @@ class SentenceTransformerEmbedder:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         where = str(path_or_name)
         chosen = torch_device(device)
-        try:
-            with quiet_loading():
-                self._model = SentenceTransformer(where, device=chosen)
-        except (OSError, ValueError) as error:
-            raise EmbeddingError(
-                f"No sentence-transformers model at {where!r} ({_first_line(error)}): "
-                "give its folder, or a hub name while online."
-            ) from error
+        with loading("sentence-transformers model", where):
+            self._model = SentenceTransformer(where, device=chosen)
         self.name = Path(where).name or where
         self.dim = len(self._model.encode("warm", show_progress_bar=False))  # the first call is slow: pay for it here
         steps = [(type(step).__name__, getattr(step, "pooling_mode", "")) for step in self._model]
@@ -130,7 +124,7 @@ class SentenceTransformerEmbedder:
         encode = self._model.encode_query if _checked(kind) == "query" else self._model.encode_document
         with self._lock:
             vectors = encode(list(texts), batch_size=self._batch_size, show_progress_bar=False)
-        return _unit(np.asarray(vectors, np.float32))
+        return unit(np.asarray(vectors, np.float32))
 
 
 class LLMEmbedder:
@@ -224,7 +218,7 @@ class LLMEmbedder:
 
     def finish(self, pooled: Vectors) -> Vectors:
         """Centre pooled vectors and scale them to unit length: float32, shape (n, dim) to the same."""
-        return _unit(pooled if self.center is None else pooled - self.center)
+        return unit(pooled if self.center is None else pooled - self.center)
 
     def pooled(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
         """Pooled final hidden states, neither centred nor scaled: float32, shape (len(texts), dim)."""
@@ -311,15 +305,15 @@ def _checked(kind: Kind) -> Kind:
     return kind
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
     """Scale rows to unit length; a row of zeros becomes the first axis, since it has no direction of its own."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     flat = lengths[:, 0] < 1e-12
-    unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    scaled: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     if flat.any():
-        unit[flat] = 0.0
-        unit[flat, 0] = 1.0
-    return unit
+        scaled[flat] = 0.0
+        scaled[flat, 0] = 1.0
+    return scaled
 
 
 def _digest(*parts: object) -> str:
@@ -363,8 +357,12 @@ def torch_device(device: Device) -> str:
 
 
 @contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No progress bar of transformers while a small model loads."""
+def loading(what: str, where: str) -> Iterator[None]:
+    """No progress bar of transformers while a small model loads, and a sentence if it cannot be.
+
+    Raises:
+        EmbeddingError: For what transformers and sentence-transformers raise where there is no such model.
+    """
     from transformers.utils import logging
 
     bars: Any = logging
@@ -372,6 +370,10 @@ def quiet_loading() -> Iterator[None]:
     bars.disable_progress_bar()
     try:
         yield
+    except (OSError, ValueError) as error:
+        raise EmbeddingError(
+            f"No {what} at {where!r} ({_first_line(error)}): give its folder, or a hub name while online."
+        ) from error
     finally:
         if shown:
             bars.enable_progress_bar()

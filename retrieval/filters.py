@@ -110,7 +110,7 @@ def _holds(wanted: Any) -> tuple[str, list[Any]]:
     return (f"NOT {sql}" if "not_" in operator else sql), [value]
 
 
-def found(pattern: str, text: str) -> bool:
+def matches(pattern: str, text: str) -> bool:
     """What SQLite has to call for ``text REGEXP pattern``; Python's module keeps what it compiled."""
     return re.search(pattern, text) is not None
 

@@ -41,7 +41,7 @@ class VectorIndex:
 
     With ``precision="int8"`` it holds a quarter of the bytes from so many vectors on: one for each number, which lies
     anywhere between the least and the greatest of its dimension (``IndexScalarQuantizer``). With `exact` to read them
-    from, what that puts forward is compared exactly too; else scores are off by a few thousandths.
+    from, what that puts forward is compared exactly too; else scores are off by up to a hundredth.
 
     Reading from several threads at once is safe; adding and removing while others read is not.
     """
@@ -208,7 +208,7 @@ class VectorIndex:
         if self.exact is None or not self._shrunk:
             return self._search(asked, k, among)
         hits = self._search(asked, min(2 * k + 10, held), among)
-        vectors = self.exact(hits.rows.ravel()).reshape(*hits.rows.shape, self.dim)
+        vectors = self.vectors(hits.rows.ravel()).reshape(*hits.rows.shape, self.dim)
         return Hits(*best_of([(hits.rows, np.einsum("mkd,md->mk", vectors, asked))], k))
 
     def _search(self, asked: NDArray[np.float32], k: int, among: NDArray[np.int64] | None) -> Hits:
@@ -255,9 +255,11 @@ class VectorIndex:
         return near, found
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """A copy of the vectors in these rows, or of all: float32, shape (n, dim)."""
+        """A copy of the vectors in these rows, or of all: float32, shape (n, dim), as exact as can be."""
         if rows is None:
             return np.asarray(self._flat.reconstruct_n(0, len(self)), np.float32)
+        if self._shrunk and self.exact is not None:
+            return self.exact(rows)
         return self._at(self._places(np.ascontiguousarray(rows, np.int64)))
 
     def _at(self, places: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,9 +1,9 @@
 """What an instruction in plain words leaves to be searched: "only after 2020, nothing from Bath" becomes a filter.
 
-Instructions that narrow what is relevant are what embeddings follow worst, those of large models too: on FollowIR most
-models' rankings hardly change with them, or change the wrong way (Weller et al. 2024, https://arxiv.org/abs/2403.15246).
-What an instruction can say of metadata is read here against the keys and values that an index has, so that it holds for
-every passage that is found, and one that cannot be read is refused, not passed over.
+Retrieval models mostly take an instruction for more words to look for, and miss what it keeps out (FollowIR, Weller et
+al. 2024, https://arxiv.org/abs/2403.15246). What an instruction can say of metadata is read here against the keys and
+values that an index has, so that it holds for every passage that is found, and one that cannot be read is refused, not
+passed over.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .errors import InstructionNotUnderstood
 from .filters import Where
 from .keyword import STOPWORDS, terms
 from .mentions import NameFinder, Sound
+from .sounds import spelled_sound
 
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTH = "|".join(f"{month[:3]}(?:{month[3:]})?" if len(month) > 3 else month for month in _MONTHS)
@@ -100,7 +101,7 @@ class Facets(Protocol):
         ...
 
 
-def read_instruction(instruction: str, facets: Facets, sound: Sound | None = None) -> Where:
+def read_instruction(instruction: str, facets: Facets, sound: Sound = spelled_sound) -> Where:
     """Read an instruction as a filter.
 
     Understood are comparisons with dates and numbers ("since March 2020", "between 3 and 5 stars", "cheaper than 4"),
@@ -110,7 +111,7 @@ def read_instruction(instruction: str, facets: Facets, sound: Sound | None = Non
     Args:
         instruction: In plain words.
         facets: What there is.
-        sound: How a word sounds, for values that were heard; see ``NameFinder``.
+        sound: How a word sounds, for values that were misheard; see ``NameFinder``.
 
     Returns:
         The filter.
@@ -128,7 +129,7 @@ def read_instruction(instruction: str, facets: Facets, sound: Sound | None = Non
     return _joined("$and", parts)
 
 
-def _read(clause: str, known: Sequence[Facet], facets: Facets, sound: Sound | None) -> Where:
+def _read(clause: str, known: Sequence[Facet], facets: Facets, sound: Sound) -> Where:
     named = [facet for facet in known if facet.key not in ("source", "title") and _names(facet, clause)]
     parts: list[Where] = []
     while (found := _compared(clause, known, named)) is not None:
@@ -148,7 +149,7 @@ def _chosen(
     known: Sequence[Facet],
     named: Sequence[Facet],
     facets: Facets,
-    sound: Sound | None,
+    sound: Sound,
 ) -> Where:
     """What a clause says of values, of keys that are true or false, or of words; `left` are those that must count."""
     values = dict(_valued(clause, named, facets)) or dict(_valued(clause, known, facets))
@@ -159,7 +160,7 @@ def _chosen(
             return {"$document": {"$and": [{"$regex": rf"(?i)\b{_beginning(word)}"} for word in wanted]}}
     covered = {word for words in values.values() for word in words}
     unknown = [term for term in left if _stem(term) not in covered]
-    if unknown and sound is not None:
+    if unknown:
         for facet, listed in _texts(named or known, facets):
             heard = NameFinder(listed, sound).find(" ".join(unknown), limit=1)
             if heard and heard[0].score >= _SURE:

@@ -399,8 +399,6 @@ class LocalKnowledge:
         Raises:
             ValueError: If the filter is malformed, or a number is negative.
         """
-        if offset < 0 or (limit is not None and limit < 0):
-            raise ValueError("limit and offset must not be negative.")
         with self._store.reading():
             return tuple(self._store.table.get(sources, where, limit, offset))
 
@@ -417,8 +415,6 @@ class LocalKnowledge:
         Raises:
             ValueError: If the filter is malformed, or a number is negative.
         """
-        if offset < 0 or (limit is not None and limit < 0):
-            raise ValueError("limit and offset must not be negative.")
         with self._store.reading():
             return tuple(self._store.table.entries(sources, where, limit, offset))
 
@@ -426,7 +422,7 @@ class LocalKnowledge:
         """Vectors of passages: float32, shape (n, dim); passages that are not there any more are left out."""
         with self._store.reading():
             rows = self._store.table.rows([passage.id for passage in passages])
-            return self._store.vectors(np.array(rows, np.int64))
+            return self._store.index.vectors(np.array(rows, np.int64))
 
     def stats(self) -> StoreStats:
         """How much it holds."""

@@ -21,7 +21,6 @@ from langgraph.store.base import (
     GetOp,
     Item,
     ListNamespacesOp,
-    MatchCondition,
     Op,
     PutOp,
     Result,
@@ -30,13 +29,14 @@ from langgraph.store.base import (
     get_text_at_path,
     tokenize_path,
 )
+from langgraph.store.memory import InMemoryStore
 
 from .documents import Document, Entry
 from .filters import Where
 from .knowledge import LocalKnowledge
 from .passages import Passage
 
-_PUSHED = ("$eq", "$gt", "$gte", "$lt", "$lte")
+_COMPARED = ("$gt", "$gte", "$lt", "$lte")
 
 
 class KnowledgeStore(BaseStore):
@@ -122,16 +122,13 @@ class KnowledgeStore(BaseStore):
         if op.limit < 1:
             return []
         where: list[Where] = [{"within": _name(op.namespace_prefix)}] if op.namespace_prefix else []
-        where += _pushed(op.filter or {}, "value")
+        pushed, left = _split(op.filter or {}, "value")
+        where += pushed
         chosen: Where | None = {"$and": where} if where else None
-        if op.filter:  # the database looks among few; what it cannot tell apart is looked at here
-            entries = [one for one in self.knowledge.entries(where=chosen) if _fits(one.metadata["value"], op.filter)]
-            chosen = {"source": {"$in": [entry.source for entry in entries]}}
+        if left:
+            chosen = {"source": {"$in": self._fitting(chosen, left)}}
         if not op.query:
-            if op.filter:
-                found: Sequence[Entry] = entries[op.offset : op.offset + op.limit]
-            else:
-                found = self.knowledge.entries(where=chosen, limit=op.limit, offset=op.offset)
+            found = self.knowledge.entries(where=chosen, limit=op.limit, offset=op.offset)
             return [SearchItem(**_item(entry)) for entry in found]
         passages = self.knowledge.search(op.query, op.offset + op.limit, where=chosen)
         items = [SearchItem(**_item(passage), score=passage.score) for passage in passages[op.offset :]]
@@ -142,12 +139,17 @@ class KnowledgeStore(BaseStore):
             items += [SearchItem(**_item(entry)) for entry in rest[skipped:][: op.limit - len(items)]]
         return items
 
-    def _namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
-        there = [tuple(json.loads(name)) for name in self.knowledge.values("namespace")]
-        conditions = op.match_conditions or ()
-        fitting = {name for name in there if all(_matches(condition, name) for condition in conditions)}
-        cut = sorted({name[: op.max_depth] for name in fitting})
-        return cut[op.offset : op.offset + op.limit]
+    def _fitting(self, where: Where | None, wanted: dict[str, Any]) -> list[str]:
+        """Sources of the items whose value LangGraph's own store finds fitting."""
+        entries = self.knowledge.entries(where=where)
+        told = InMemoryStore()
+        told.batch([PutOp((), entry.source, entry.metadata["value"]) for entry in entries])
+        return [item.key for item in told.search((), filter=wanted, limit=len(entries))]
+
+    def _namespaces(self, op: ListNamespacesOp) -> Result:
+        told = InMemoryStore()
+        told.batch([PutOp(tuple(json.loads(name)), "item", {}) for name in self.knowledge.values("namespace")])
+        return told.batch([op])[0]
 
 
 def _source(namespace: tuple[str, ...], key: str) -> str:
@@ -169,53 +171,30 @@ def _item(found: Entry | Passage) -> dict[str, Any]:
     }
 
 
-def _pushed(wanted: Mapping[str, Any], key: str) -> list[Where]:
-    """As much of a filter as the database can answer without leaving out anything that fits."""
+def _split(wanted: Mapping[str, Any], key: str) -> tuple[list[Where], dict[str, Any]]:
+    """As much of a filter as the database can answer without leaving out anything that fits; and what is left to tell.
+
+    The database finds an item of a list equal to a value, which LangGraph does not: what has to be equal is looked at
+    again.
+    """
     parts: list[Where] = []
+    left: dict[str, Any] = {}
     for name, value in wanted.items():
         path = f"{key}.{name}"
-        if isinstance(value, Mapping) and not any(inner.startswith("$") for inner in value):
-            parts += _pushed(value, path)
-        elif isinstance(value, Mapping):
-            parts += [{path: {how: what}} for how, what in value.items() if how in _PUSHED and _single(what)]
-        elif _single(value):
-            parts.append({path: value})
-    return parts
+        if not isinstance(value, Mapping):
+            left[name] = value
+            if _single(value):
+                parts.append({path: value})
+        elif not any(inner.startswith("$") for inner in value):
+            more, rest = _split(value, path)
+            parts += more
+            left |= {name: rest} if rest or not value else {}
+        else:
+            parts += [{path: {how: what}} for how, what in value.items() if how in _COMPARED and _single(what)]
+            rest = {how: what for how, what in value.items() if not (how in _COMPARED and _single(what))}
+            left |= {name: rest} if rest else {}
+    return parts, left
 
 
 def _single(value: Any) -> bool:
     return isinstance(value, str | int | float)
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether a value is as LangGraph's filters want it: a mapping by key, a list item by item, the rest as it is."""
-    if isinstance(wanted, Mapping) and any(name.startswith("$") for name in wanted):
-        return all(_compares(value, how, what) for how, what in wanted.items())
-    if isinstance(wanted, Mapping):
-        return isinstance(value, Mapping) and all(_fits(value.get(name), what) for name, what in wanted.items())
-    if isinstance(wanted, list | tuple):
-        same = isinstance(value, list | tuple) and len(value) == len(wanted)
-        return same and all(map(_fits, value, wanted))
-    return bool(value == wanted)
-
-
-def _compares(value: Any, how: str, wanted: Any) -> bool:
-    if how in ("$eq", "$ne"):
-        return bool(value == wanted) is (how == "$eq")
-    if how not in _PUSHED:
-        raise ValueError(f"There is no operator {how!r}; there are $eq, $ne, $gt, $gte, $lt and $lte.")
-    if not isinstance(value, int | float) or not isinstance(wanted, int | float):
-        return isinstance(value, str) and isinstance(wanted, str) and _ordered(value, how, wanted)
-    return _ordered(value, how, wanted)
-
-
-def _ordered(value: Any, how: str, wanted: Any) -> bool:
-    return bool({"$gt": value > wanted, "$gte": value >= wanted, "$lt": value < wanted, "$lte": value <= wanted}[how])
-
-
-def _matches(condition: MatchCondition, name: tuple[str, ...]) -> bool:
-    path = condition.path
-    if len(name) < len(path):
-        return False
-    part = name[: len(path)] if condition.match_type == "prefix" else name[len(name) - len(path) :]
-    return all(wanted in ("*", there) for wanted, there in zip(path, part, strict=True))

@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .embedding import like_lengths, quiet_loading, torch_device
+from .embedding import hidden_states, like_lengths, loading, torch_device
 from .errors import EmbeddingError
 from .index import Device
 from .passages import KnowledgeBase, Passage
@@ -110,13 +110,8 @@ class CrossEncoderReranker:
 
         where = str(path_or_name)
         chosen = torch_device(device)
-        try:
-            with quiet_loading():
-                self._model = CrossEncoder(where, device=chosen)
-        except (OSError, ValueError) as error:
-            raise EmbeddingError(
-                f"No cross-encoder at {where!r} ({error}): give its folder, or a hub name while online."
-            ) from error
+        with loading("cross-encoder", where):
+            self._model = CrossEncoder(where, device=chosen)
         if self._model.num_labels != 1:
             raise EmbeddingError(f"{where!r} tells {self._model.num_labels} classes apart; a reranker gives one score.")
         self._batch_size = batch_size
@@ -185,16 +180,15 @@ class LikelihoodReranker:
     def _forward(self, heads: Sequence[Sequence[int]], asked: Sequence[int]) -> list[float]:
         import torch
 
-        device = next(self._model.parameters()).device
-        width = max(map(len, heads)) + len(asked)
-        # Padded on the right: a causal model never sees it.
-        ids = torch.tensor([[*head, *asked, *[0] * (width - len(head) - len(asked))] for head in heads], device=device)
         with torch.inference_mode():
-            states = self._model.get_decoder()(ids, use_cache=False).last_hidden_state
+            states, _ = hidden_states(
+                self._model.get_decoder(), [[*head, *asked] for head in heads], bidirectional=False
+            )
             before = torch.tensor([[len(head) - 1 + place for place in range(len(asked))] for head in heads])
             # Logits for the question alone: those of the passage would cost more than reading it.
-            logits = self._model.get_output_embeddings()(states[torch.arange(len(heads))[:, None], before])
-            targets = torch.tensor(asked, device=device).expand(len(heads), -1)[..., None]
+            wanted = states[torch.arange(len(heads))[:, None], before].to(self._model.dtype)
+            logits = self._model.get_output_embeddings()(wanted)
+            targets = torch.tensor(asked, device=logits.device).expand(len(heads), -1)[..., None]
             told = logits.float().log_softmax(-1).gather(-1, targets)[..., 0].mean(-1)
         return [float(value) for value in told]
 

@@ -111,7 +111,6 @@ class Store:
         self._kept = 0  # codes on disk
         self._writable = True
         self._device: Device = "auto"
-        self._precision: Precision = "float32"
         self.manifest: Manifest | None = None
 
     @classmethod
@@ -147,8 +146,7 @@ class Store:
         table, writable = _open_table(root, folder / _PASSAGES)
         try:
             store = cls(table, VectorIndex(manifest.dim, device=device, precision=precision))
-            store._root, store.manifest, store._seen = root, manifest, seen
-            store._device, store._precision = device, precision
+            store._root, store.manifest, store._seen, store._device = root, manifest, seen, device
             store._log = VectorLog(folder / _VECTORS, manifest.dim)
             store.index.exact = store._log.rows
             store._change, store._writable = -1, writable
@@ -190,10 +188,6 @@ class Store:
         with self.reading():
             return self.table.center
 
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors as they were put in: float32, shape (n, dim)."""
-        return self.index.vectors(rows) if self._log is None else self._log.rows(rows)
-
     def stats(self) -> StoreStats:
         """How much there is."""
         with self.reading():
@@ -226,7 +220,7 @@ class Store:
         manifest = read_manifest(self._root)
         # Vectors of another embedder cannot be compared with ours: then what is open is still good.
         if manifest != self.manifest and (self.manifest is None or manifest.fingerprint == self.manifest.fingerprint):
-            fresh = type(self).open(self._root, self._device, self._precision)
+            fresh = type(self).open(self._root, self._device, self.index.precision)
             self.table.close()
             self.table, self.index, self.manifest = fresh.table, fresh.index, fresh.manifest
             self._log, self._writable, self._kept = fresh._log, fresh._writable, fresh._kept
@@ -252,6 +246,8 @@ class Store:
         except IndexCorrupt as error:
             self.index.remove(np.arange(self._next, following))
             raise IndexCorrupt(f"{error}: build the index again with {_fix(self._root)}.") from error
+        if self.index.precision == "int8" and following:
+            self._log.rows(np.array([following - 1]))  # from now on it is open: compacting takes the file away
         self._next = following
         self._change = change
 
@@ -379,7 +375,7 @@ class Store:
                 rows = self.table.copy_into(copy)
                 log = VectorLog(generation / _VECTORS, self.index.dim)
                 for first in range(0, max(1, len(rows)), BLOCK):
-                    vectors = self.vectors(rows[first : first + BLOCK])
+                    vectors = self.index.vectors(rows[first : first + BLOCK])
                     crc32 = log.append(first, vectors)
                     if len(vectors):
                         copy.execute("INSERT INTO appended VALUES (?, ?, ?)", (first, len(vectors), crc32))

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from .chunking import Chunk, words_digest
 from .documents import Document, Entry
 from .errors import LoadingError
-from .filters import Where, condition, facts
-from .filters import found as matches
+from .filters import Where, condition, facts, matches
 from .instructions import Facet
 from .keyword import content_terms, match_expression, terms
 from .passages import Passage
@@ -69,6 +68,7 @@ _JOINED = "FROM passages AS p JOIN documents AS d ON d.id = p.document"
 _FIELDS = (
     f"p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start, p.page {_JOINED}"
 )
+_NAMED = "SELECT id AS document, source, title, metadata FROM documents"
 _WORDS = f"SELECT p.id, d.title, p.heading, substr(p.text, p.body_start + 1) {_JOINED}"
 
 
@@ -250,7 +250,7 @@ class PassageTable:
             ValueError: If the filter is malformed.
         """
         sql, values = condition(where)
-        named = f"SELECT source FROM (SELECT id AS document, source FROM documents) WHERE {sql} ORDER BY source"
+        named = f"SELECT source FROM ({_NAMED}) WHERE {sql} ORDER BY source"
         return [source for (source,) in self._all(named, values)]
 
     def values(self, key: str) -> tuple[Any, ...]:
@@ -387,17 +387,11 @@ class PassageTable:
         Raises:
             ValueError: If the filter is malformed.
         """
-        parts, values = ["true"], list[Any]()
-        if sources is not None:
-            parts.append("d.source IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps(list(sources)))
-        if where is not None:
-            sql, given = condition(where)
-            parts.append(f"p.id IN (SELECT id FROM passages WHERE {sql})")
-            values += given
+        chosen, values = _chosen(sources, where, limit, offset)
         found = self._all(
-            f"SELECT {_FIELDS} WHERE {' AND '.join(parts)} ORDER BY p.id LIMIT ? OFFSET ?",
-            (*values, -1 if limit is None else limit, offset),
+            f"SELECT {_FIELDS} WHERE d.id IN (SELECT document FROM ({_NAMED}) WHERE {chosen}) "
+            "ORDER BY p.id LIMIT ? OFFSET ?",
+            values,
         )
         return [_passage(fields) for _, *fields in found]
 
@@ -409,19 +403,11 @@ class PassageTable:
         Raises:
             ValueError: If the filter is malformed.
         """
-        parts, values = ["true"], list[Any]()
-        if sources is not None:
-            parts.append("source IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps(list(sources)))
-        if where is not None:
-            sql, given = condition(where)
-            parts.append(sql)
-            values += given
+        chosen, values = _chosen(sources, where, limit, offset)
         lines = self._all(
             "SELECT source, title, metadata, (SELECT count(*) FROM passages AS p WHERE p.document = named.document) "
-            "FROM (SELECT id AS document, source, title, metadata FROM documents) AS named "
-            f"WHERE {' AND '.join(parts)} ORDER BY document LIMIT ? OFFSET ?",
-            (*values, -1 if limit is None else limit, offset),
+            f"FROM ({_NAMED}) AS named WHERE {chosen} ORDER BY document LIMIT ? OFFSET ?",
+            values,
         )
         return [Entry(source, title, json.loads(metadata), count) for source, title, metadata, count in lines]
 
@@ -564,6 +550,23 @@ class PassageTable:
 
     def _each(self, sql: str) -> Iterator[Any]:
         return iter(self._connection.execute(sql))
+
+
+def _chosen(
+    sources: Sequence[str] | None, where: Where | None, limit: int | None, offset: int
+) -> tuple[str, list[Any]]:
+    """A condition on `_NAMED`, and its values with those of LIMIT and OFFSET behind them."""
+    if offset < 0 or (limit is not None and limit < 0):
+        raise ValueError("limit and offset must not be negative.")
+    parts, values = ["true"], list[Any]()
+    if sources is not None:
+        parts.append("source IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(list(sources)))
+    if where is not None:
+        sql, given = condition(where)
+        parts.append(sql)
+        values += given
+    return " AND ".join(parts), [*values, -1 if limit is None else limit, offset]
 
 
 def _most(holding: int, count: int) -> float:

@@ -21,12 +21,13 @@ BLOCK = 65_536
 
 
 class VectorLog:
-    """The file; opened for each use, so that nothing has to be closed."""
+    """The file; opened for each use, so that nothing has to be closed, or mapped where single rows are read."""
 
     def __init__(self, path: Path, dim: int) -> None:
         """Name the file; it need not be there yet."""
         self.path = path
         self._dim = dim
+        self._mapped: NDArray[np.float32] | None = None
 
     def append(self, rows: int, vectors: NDArray[np.float32]) -> int:
         """Write vectors behind the first `rows`, and what stands there already is lost. On disk when it returns.
@@ -58,8 +59,10 @@ class VectorLog:
         """Committed vectors as they were given, float32, shape (n, dim). They are not checked."""
         if not len(rows):
             return np.empty((0, self._dim), np.float32)
-        # As far as is needed: a writer may be adding to the end.
-        return np.asarray(np.memmap(self.path, np.float32, "r", shape=(int(rows.max()) + 1, self._dim))[rows])
+        if self._mapped is None or len(self._mapped) <= int(rows.max()):
+            count = self.path.stat().st_size // self._width  # a writer may be adding to the end
+            self._mapped = np.memmap(self.path, np.float32, "r", shape=(count, self._dim))
+        return np.asarray(self._mapped[rows])
 
     def blocks(self, sums: Sequence[tuple[int, int, int]]) -> Iterator[NDArray[np.float32]]:
         """Read committed vectors in pieces, and check them: an append is known to be whole when its last piece comes.

@@ -5,6 +5,7 @@ from types import MappingProxyType
 import chromadb
 import numpy as np
 import pytest
+from chroma_function import HASHED, Function
 from chromadb.config import Settings
 from chromadb.utils.embedding_functions import DefaultEmbeddingFunction, ONNXMiniLM_L6_V2, known_embedding_functions
 
@@ -12,7 +13,6 @@ from vivavoce.retrieval import DimensionMismatch, EmbeddingError, IndexNotFound,
 from vivavoce.retrieval.chroma import ChromaKnowledge
 from vivavoce.retrieval.testing import HashEmbedder, check_knowledge
 
-HASHED = HashEmbedder()
 QUESTION = "When in the morning do you open?"
 RECORDS = {
     "hours": ("We open at seven in the morning.", {"source": "hours.md", "title": "Opening hours", "floor": 1}),
@@ -20,27 +20,6 @@ RECORDS = {
     "dogs": ("Dogs are welcome on the terrace.", {"floor": 3, "tags": ["dogs", "outside"]}),
     "beans": ("The beans come from Kenya.", None),
 }
-
-
-class Function(chromadb.EmbeddingFunction):
-    """What a collection embeds with by itself, and finds again by its name."""
-
-    def __init__(self):
-        pass
-
-    def __call__(self, input):
-        return list(HASHED.embed(input))
-
-    @staticmethod
-    def name():
-        return "hashed"
-
-    def get_config(self):
-        return {}
-
-    @staticmethod
-    def build_from_config(config):
-        return Function()
 
 
 class Unnamed(Function):

@@ -1,40 +1,20 @@
 import chromadb
 import numpy as np
 import pytest
+from chroma_function import HASHED, Function
 from chromadb.config import Settings
 
 from vivavoce.retrieval import DimensionMismatch, LoadingError, LocalKnowledge, SearchOptions
 from vivavoce.retrieval.collection import Collection
-from vivavoce.retrieval.testing import HashEmbedder
 
-EMBEDDER = HashEmbedder(64)
 IDS = ["hours", "milk", "dogs", "beans"]
 TEXTS = ["We open at seven in the morning.", "Oat milk costs sixty cents.", "Dogs are welcome.", "Beans from Kenya."]
 TOLD = [{"floor": 1, "kind": "info"}, {"floor": 2}, {"floor": 3, "tags": ["dogs", "outside"]}, None]
 
 
-class Hashed(chromadb.EmbeddingFunction):
-    def __init__(self):
-        pass
-
-    def __call__(self, input):
-        return list(EMBEDDER.embed(input))
-
-    @staticmethod
-    def name():
-        return "hashed-64"
-
-    def get_config(self):
-        return {}
-
-    @staticmethod
-    def build_from_config(config):
-        return Hashed()
-
-
 @pytest.fixture
 def ours(tmp_path):
-    with LocalKnowledge.create(tmp_path / "i", EMBEDDER, options=SearchOptions(channels=("dense",))) as knowledge:
+    with LocalKnowledge.create(tmp_path / "i", HASHED, options=SearchOptions(channels=("dense",))) as knowledge:
         yield Collection(knowledge)
 
 
@@ -42,7 +22,7 @@ def ours(tmp_path):
 def both(ours, tmp_path):
     client = chromadb.PersistentClient(str(tmp_path / "chroma"), Settings(anonymized_telemetry=False))
     space = {"hnsw": {"space": "cosine"}}
-    yield ours, client.create_collection("pages", embedding_function=Hashed(), configuration=space)
+    yield ours, client.create_collection("pages", embedding_function=Function(), configuration=space)
     client.close()
 
 
@@ -117,7 +97,7 @@ def test_nearest_records_are_the_same_at_the_same_distance(both):
     one, other = (each.query(**asked) for each in both)
     assert [line[0] for line in one["ids"]] == [line[0] for line in other["ids"]] == ["hours", "dogs"]
     np.testing.assert_allclose(one["distances"], other["distances"], atol=1e-5)
-    vectors = EMBEDDER.embed(asked["query_texts"])
+    vectors = HASHED.embed(asked["query_texts"])
     again = both[0].query(query_embeddings=7 * vectors, n_results=3)
     assert [line[0] for line in again["ids"]] == ["hours", "dogs"], "others are equally near"
     np.testing.assert_allclose(again["distances"], one["distances"], atol=1e-5)
@@ -131,16 +111,16 @@ def test_what_is_included_and_what_is_not(both):
     assert mine["documents"] is None is mine["metadatas"] and mine["included"] == ["embeddings"]
     order = [mine["ids"].index(name) for name in theirs["ids"]]
     np.testing.assert_allclose(mine["embeddings"][order], theirs["embeddings"], atol=1e-6)
-    assert both[0].peek(2)["ids"] == IDS[:2] and both[0].peek(2)["embeddings"].shape == (2, 64)
+    assert both[0].peek(2)["ids"] == IDS[:2] and both[0].peek(2)["embeddings"].shape == (2, 256)
     asked = both[0].query(query_texts="dogs", n_results=2, include=["embeddings"])
-    assert asked["distances"] is None and asked["embeddings"][0].shape == (2, 64)
+    assert asked["distances"] is None and asked["embeddings"][0].shape == (2, 256)
     assert both[0].get(limit=2, offset=1)["ids"] == IDS[1:3]
     with pytest.raises(ValueError, match="include is a list"):
         both[0].get(include=["distances"])
 
 
 def test_vectors_of_ones_own_with_and_without_documents(both):
-    vectors = EMBEDDER.embed(TEXTS)
+    vectors = HASHED.embed(TEXTS)
     for one in both:
         one.add(ids=IDS, embeddings=vectors, metadatas=TOLD)
         one.update(ids="dogs", embeddings=vectors[0])
@@ -153,7 +133,7 @@ def test_vectors_of_ones_own_with_and_without_documents(both):
 
 
 def test_all_channels_find_by_words_and_nearest_comes_first(tmp_path):
-    collection = Collection(LocalKnowledge.empty(EMBEDDER))
+    collection = Collection(LocalKnowledge.empty(HASHED))
     filled([collection])
     found = collection.query(query_texts="oat milk", n_results=4)
     assert found["ids"][0][0] == "milk" and found["distances"][0] == sorted(found["distances"][0])
@@ -192,7 +172,7 @@ def test_what_is_wrong_is_said(ours, call, problem):
 
 
 def test_wrong_vectors_and_metadata_change_nothing(ours):
-    with pytest.raises(DimensionMismatch, match=r"needs \(n, 64\)"):
+    with pytest.raises(DimensionMismatch, match=r"needs \(n, 256\)"):
         ours.add(ids=["a"], embeddings=[[1.0, 2.0]])
     with pytest.raises(LoadingError, match="not plain JSON"):
         ours.add(ids=["a"], documents=["x"], metadatas=[{"b": b"bytes"}])
@@ -200,9 +180,9 @@ def test_wrong_vectors_and_metadata_change_nothing(ours):
 
 
 def test_it_is_on_disk_when_a_call_returns(tmp_path):
-    with LocalKnowledge.create(tmp_path / "i", EMBEDDER) as knowledge:
+    with LocalKnowledge.create(tmp_path / "i", HASHED) as knowledge:
         filled([Collection(knowledge)])
-        with LocalKnowledge.open(tmp_path / "i", EMBEDDER) as reader:
+        with LocalKnowledge.open(tmp_path / "i", HASHED) as reader:
             assert Collection(reader).count() == 4
             Collection(knowledge).update(ids="milk", metadatas={"floor": 9})
             assert Collection(reader).get(ids="milk")["metadatas"] == [{"floor": 9}]

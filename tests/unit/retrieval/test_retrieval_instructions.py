@@ -116,9 +116,10 @@ def test_numbers_that_are_years_and_values_that_were_misheard():
     documents.append(Document("x.md", "Wine.", "text", metadata={"wine": "Tokaji"}))
     knowledge = LocalKnowledge.from_documents(documents, HashEmbedder())
     assert read_instruction("after 2020", knowledge) == {"year": {"$gt": 2020}}
+    assert read_instruction("only tockaji", knowledge) == {"wine": "Tokaji"}, "it sounds the same"
     with pytest.raises(InstructionNotUnderstood):
-        read_instruction("only tokayi", knowledge)
-    assert read_instruction("only tokayi", knowledge, lambda word: word.replace("j", "y")) == {"wine": "Tokaji"}
+        read_instruction("only tomato", knowledge)
+    assert read_instruction("only 'kaj", knowledge, lambda word: "kaj" if "kaj" in word else word) == {"wine": "Tokaji"}
 
 
 def test_without_an_instruction_nothing_changes(knowledge):
