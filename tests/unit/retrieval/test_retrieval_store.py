@@ -99,6 +99,9 @@ def test_a_large_index_in_a_quarter_of_the_memory_is_the_same_on_disk(index, mon
             assert [passage.score for passage in one] == pytest.approx([passage.score for passage in other], abs=0.01)
             assert np.array_equal(small.vectors(one), exact.vectors(one))
             before = exact.vectors(exact.get())
+            held = small._store.index
+            exact.compact()
+            assert np.array_equal(held.vectors(held.rows), before), "its file is gone, but it is still open"
         assert small.upsert(NEW).added == 1 and small.delete(["new.md"]) == 1
         small.compact()
         small.save(tmp_path / "copy")
