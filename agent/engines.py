@@ -90,6 +90,7 @@ def open_embedder(
     name: str | Path = "",
     adapter: Path | None = None,
     *,
+    task: str = "",
     device: str = "auto",
     progress: models.Progress | None = None,
 ) -> Embedder:
@@ -99,25 +100,31 @@ def open_embedder(
         name: ``llm`` for the default language model with an embedding adapter; else a sentence-transformers model of
             the registry, a folder, or ``owner/name`` on the hub. Default: the default one.
         adapter: The embedding adapter of ``llm``; by default the one that ships with the package.
+        task: What ``llm`` is to look for: ``knowledge`` (the default), ``memory``, ``tool`` or ``example``.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: Told how a download goes.
 
     Raises:
-        ConfigError: If an adapter is named for something else.
+        ConfigError: If there is no such task, or an adapter or a task is named for something else.
         ModelUnavailable: The weights could not be fetched.
         EmbeddingError: The model or the adapter cannot be loaded.
     """
     from vivavoce.retrieval import LLMEmbedder, SentenceTransformerEmbedder
+    from vivavoce.retrieval.adapter import TASKS
 
     from .assistant import EMBEDDING, LLM
     from .llm import TransformersChatModel
 
     where: Any = device
     if str(name) == "llm":
+        if task and task not in TASKS:
+            raise ConfigError(f"A task is one of {', '.join(TASKS)}, not {task!r}.", stage=_STAGE)
         chat = TransformersChatModel(models.resolve(LLM, progress=progress), device=where)
-        return LLMEmbedder(chat.model, chat.tokenizer, adapter or ADAPTER)
-    if adapter is not None:
-        raise ConfigError(f"An adapter goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
+        sought: Any = task or TASKS[0]
+        return LLMEmbedder(chat.model, chat.tokenizer, adapter or ADAPTER, task=sought)
+    if adapter is not None or task:
+        given = "An adapter" if adapter is not None else "A task"
+        raise ConfigError(f"{given} goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
     return SentenceTransformerEmbedder(models.resolve(name or EMBEDDING, progress=progress), device=where)
 
 

@@ -305,6 +305,7 @@ def retrieval(
     fusion: Annotated[str, typer.Option(help="sum or rrf.")] = "sum",
     embedder: Annotated[str, typer.Option(help="llm, or a sentence-transformers model: name or folder.")] = "",
     adapter: Annotated[Path | None, typer.Option(help="With --embedder llm: an adapter of your own.")] = None,
+    task: Annotated[str, typer.Option(help="With --embedder llm: knowledge, memory, tool or example.")] = "",
     rerank: Rerank = "",
     run_file: Annotated[Path | None, typer.Option("--run", help="Rankings in TREC's form, for BEIR's tools.")] = None,
     device: DeviceOption = "auto",
@@ -324,7 +325,7 @@ def retrieval(
     documents, asked, relevant = read_corpus(corpus), read_questions(queries, field, limit), read_qrels(qrels)
 
     def measure(advance: models.Progress) -> Measured:
-        vectors = open_embedder(embedder, adapter, device=where, progress=advance)
+        vectors = open_embedder(embedder, adapter, task=task, device=where, progress=advance)
         knowledge = index_whole(documents, vectors, options, advance)
         if not rerank:
             return evaluate_retrieval(knowledge, asked, relevant, advance)

@@ -117,10 +117,21 @@ def embedder(
     without: Annotated[
         list[Path] | None, typer.Option("--without", help="A corpus whose passages are kept for measuring.")
     ] = None,
+    requests: Annotated[
+        list[Path] | None, typer.Option("--requests", help="Rows with text and intent: for tools, and for examples.")
+    ] = None,
+    tasks: Annotated[
+        bool, typer.Option(help="Instructions for knowledge, memory, tools and examples before what is asked.")
+    ] = True,
     model: Annotated[str | None, typer.Option(help="The language model: a name, or a folder.")] = None,
     teacher: Annotated[str, typer.Option(help="Embedding model that is followed: a name, a folder, or none.")] = "",
     layers: Annotated[int, typer.Option(min=1, help="How many of the model's first layers are read.")] = 4,
     attention: Annotated[str, typer.Option(help="causal or bidirectional.")] = "bidirectional",
+    texts_a_step: Annotated[int, typer.Option(min=1, help="Texts in a step; more suit a GPU.")] = 64,
+    pairs_a_step: Annotated[int, typer.Option(min=2, help="Pairs in a step; more suit a GPU.")] = 24,
+    generation: Annotated[
+        float, typer.Option(min=0.0, help="Weight of how likely a passage makes the question (GRL): wants a GPU.")
+    ] = 0.0,
     word_steps: Annotated[int, typer.Option(min=0, help="Steps that fit the lexical part.")] = 100,
     text_steps: Annotated[int, typer.Option(min=0, help="Steps that only follow the teacher.")] = 400,
     pair_steps: Annotated[int, typer.Option(min=0, help="Steps that tell passages apart.")] = 400,
@@ -130,7 +141,7 @@ def embedder(
 ) -> None:
     """An adapter with which the language model embeds: `LLMEmbedder(model, tokenizer, OUT)` uses it."""
     from vivavoce.retrieval import SentenceTransformerEmbedder
-    from vivavoce.retrieval.training import EmbedderTraining
+    from vivavoce.retrieval.training import READINGS, EmbedderTraining
 
     from . import models
     from .assistant import EMBEDDING, LLM
@@ -143,7 +154,7 @@ def embedder(
     with progress() as advance:
 
         def work() -> dict[str, Any]:
-            gathered = gather(data, texts or (), without or (), seed)
+            gathered = gather(data, texts or (), without or (), seed, requests=requests or (), memories=tasks)
             folder = models.resolve(model or LLM, progress=advance)
             plain = LocalModelOptions(dtype="float32", decode="full")
             chat = TransformersChatModel(folder, options=plain, device=where)
@@ -156,11 +167,15 @@ def embedder(
                 layers=layers,
                 attention="causal" if attention == "causal" else "bidirectional",
                 dim=followed.dim if followed else EmbedderTraining().dim,
+                tasks=READINGS if tasks else {},
+                texts=texts_a_step,
+                pairs=pairs_a_step,
+                generation=generation,
                 word_steps=word_steps,
                 text_steps=text_steps,
                 pair_steps=pair_steps,
             )
-            files = [*data, *(texts or ())]
+            files = [*data, *(texts or ()), *(requests or ())]
             return train(
                 chat.model,
                 chat.tokenizer,

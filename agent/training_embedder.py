@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,15 @@ class Gathered:
     left_out: int
 
 
-def gather(data: Sequence[Path], texts: Sequence[Path], without: Sequence[Path], seed: int) -> Gathered:
+def gather(
+    data: Sequence[Path],
+    texts: Sequence[Path],
+    without: Sequence[Path],
+    seed: int,
+    *,
+    requests: Sequence[Path] = (),
+    memories: bool = False,
+) -> Gathered:
     """Read pairs and texts, and leave out what is kept for measuring.
 
     Args:
@@ -49,7 +58,11 @@ def gather(data: Sequence[Path], texts: Sequence[Path], without: Sequence[Path],
         texts: Files of rows with `text`, `question` or `turn`. From paragraphs a sentence is taken out and asked for
             (inverse cloze task, Lee et al. 2019, https://arxiv.org/abs/1906.00300).
         without: Corpora (`corpus.jsonl`) whose passages are left out, wherever they stand.
-        seed: Of the sentences that are taken out.
+        seed: Of the sentences that are taken out, and of which requests make a pair.
+        requests: Files of rows with `text` and `intent`: each request with another of its intent (an example), and with
+            the name of its intent (a tool).
+        memories: Whether questions with `answers` are also paired with the sentence that holds one: what is remembered
+            is short.
 
     Raises:
         ConfigError: If a file has another form.
@@ -58,11 +71,15 @@ def gather(data: Sequence[Path], texts: Sequence[Path], without: Sequence[Path],
     rng = random.Random(seed)
     pairs, lone = [], []
     dropped = 0
-    for pair in (pair for path in data for pair in _pairs(path)):
+    for pair, answers in (found for path in data for found in _pairs(path)):
         if _plain(pair.passage) in kept:
             dropped += 1
-        else:
-            pairs.append(pair)
+            continue
+        pairs.append(pair)
+        if memories and (sentence := _holding(answers, pair.passage)):
+            pairs.append(Pair(pair.query, sentence, "memory"))
+    for path in requests:
+        pairs += _requests(path, rng)
     for text in dict.fromkeys(text for path in texts for text in _texts(path)):
         if _plain(text) in kept:
             dropped += 1
@@ -72,7 +89,7 @@ def gather(data: Sequence[Path], texts: Sequence[Path], without: Sequence[Path],
         if len(parts) >= _LONG and len(text) >= _PARAGRAPH:
             taken = rng.randrange(len(parts))
             pairs.append(Pair(parts[taken], " ".join(parts[:taken] + parts[taken + 1 :])))
-    lone += [part for pair in pairs for part in _SENTENCE.split(pair.passage)]
+    lone += [part for pair in pairs if pair.task == "knowledge" for part in _SENTENCE.split(pair.passage)]
     return Gathered(
         list(dict.fromkeys(pairs)), list(dict.fromkeys(part for part in lone if 15 < len(part) < 300)), dropped
     )
@@ -112,21 +129,42 @@ def train(
     )
 
 
-def _pairs(path: Path) -> Iterator[Pair]:
+def _pairs(path: Path) -> Iterator[tuple[Pair, Sequence[str]]]:
+    """Pairs, each with the answers that are known."""
     if path.is_dir():
         passages = {document.source: document.text for document in read_corpus(_there(path, "corpus"))}
         relevant = read_qrels(path / "qrels.tsv")
         for question in read_questions(_there(path, "queries")):
             for name in relevant.get(question.id, ()):
                 if name in passages:
-                    yield Pair(question.texts[0], passages[name])
+                    yield Pair(question.texts[0], passages[name]), _answers(question.row)
         return
     for row in read_rows(path, ("question",)):
-        asked = str(row["question"])
-        answers = [str(answer).lower() for answer in row.get("answers", ())]
+        asked, answers = str(row["question"]), _answers(row)
         for passage in _passages(row, path):
             if not answers or any(answer in passage.lower() for answer in answers):
-                yield Pair(asked, passage)
+                yield Pair(asked, passage), answers
+
+
+def _answers(row: Mapping[str, Any]) -> list[str]:
+    return [str(answer).lower() for answer in row.get("answers", ())]
+
+
+def _holding(answers: Sequence[str], passage: str) -> str:
+    """The one sentence that holds an answer; empty if it is not one."""
+    found = [part for part in _SENTENCE.split(passage) if any(answer in part.lower() for answer in answers)]
+    return found[0] if len(found) == 1 and found[0] != passage else ""
+
+
+def _requests(path: Path, rng: random.Random) -> Iterator[Pair]:
+    said: dict[str, list[str]] = defaultdict(list)
+    for row in read_rows(path, ("text", "intent")):
+        said[str(row["intent"])].append(str(row["text"]))
+    for intent, texts in said.items():
+        yield from (Pair(text, intent.replace("_", " "), "tool", intent) for text in texts)
+        others = rng.sample(texts, len(texts))
+        turned = zip(others, [*others[1:], others[0]], strict=True)
+        yield from (Pair(one, other, "example", intent) for one, other in turned if one != other)
 
 
 def _passages(row: dict[str, Any], path: Path) -> Iterable[str]:

@@ -3,7 +3,7 @@
 A folder of three files::
 
     ADAPTER/
-      embedder.json         which layers are read, how tokens are pooled, prompts; which model it fits
+      embedder.json         which layers are read, how tokens are pooled, instructions; which model it fits
       adapter.safetensors   LoRA matrices (Hu et al. 2021, https://arxiv.org/abs/2106.09685), the projection, and what
                             the lexical half of a vector is made with
       card.json             the data and the command it was made with, and figures
@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import EmbeddingError
 from .lexical import LexicalMap, spoken
@@ -32,6 +32,25 @@ LEXICAL = ("lexical.log_weights", "lexical.middle", "lexical.whitening")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 Attention = Literal["causal", "bidirectional"]
+Task = Literal["knowledge", "memory", "tool", "example"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How texts are read for a task (LLM-Embedder, Zhang et al. 2023, https://arxiv.org/abs/2310.07554).
+
+    Attributes:
+        instruction: What is put before a query. Its tokens are seen by the others, and are no part of the mean.
+        lexical: How much of a cosine the lexical part decides, in [0, 1); None for what the adapter says.
+    """
+
+    instruction: str = ""
+    lexical: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.lexical is not None and not 0 <= self.lexical < 1:
+            raise ValueError(f"lexical is a share, in [0, 1), not {self.lexical}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +70,7 @@ class AdapterConfig:
         max_tokens: Longer texts are cut to this.
         lexical: How much of a cosine the lexical part decides, in [0, 1); with 0 there is none.
         spoken: Whether all texts are read as a recogniser might have written them: in lower case, without marks.
-        prompts: What is put before a text of each kind.
+        tasks: What is read in another way for a task.
     """
 
     hidden_size: int
@@ -63,7 +82,7 @@ class AdapterConfig:
     max_tokens: int = 256
     lexical: float = 0.0
     spoken: bool = False
-    prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tasks: Mapping[str, Reading] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "layers", "dim", "rank", "max_tokens"):
@@ -73,16 +92,37 @@ class AdapterConfig:
             raise ValueError(f"attention must be 'causal' or 'bidirectional', not {self.attention!r}.")
         if not 0 <= self.lexical < 1:
             raise ValueError(f"lexical is a share, in [0, 1), not {self.lexical}.")
+        if strange := sorted(set(self.tasks) - set(TASKS)):
+            raise ValueError(f"tasks are {', '.join(TASKS)}, not {strange[0]!r}.")
 
     @property
     def length(self) -> int:
         """Length of the whole vectors."""
         return self.dim + (self.hidden_size if self.lexical else 0)
 
-    def read(self, texts: Sequence[str], kind: str) -> list[str]:
-        """What the tokenizer is given for texts of a kind (`query` or `passage`)."""
-        prompt = self.prompts.get(kind, "")
-        return [prompt + (spoken(text) if self.spoken else text) for text in texts]
+    def share(self, task: Task) -> float:
+        """How much of a cosine the lexical part decides for a task."""
+        of = self.tasks.get(task, Reading()).lexical
+        return self.lexical if of is None or not self.lexical else of
+
+    def tokens(
+        self, tokenizer: Any, texts: Sequence[str], kind: str, task: Task, *, cut: int | None = None
+    ) -> tuple[list[int], list[list[int]]]:
+        """What is put before each text, and the texts: token by token.
+
+        Args:
+            tokenizer: The model's.
+            texts: Of one kind.
+            kind: `query` or `passage`; only before a query is there an instruction.
+            task: What for.
+            cut: How much of a text is read at most; by default `max_tokens`.
+        """
+        before = self.tasks.get(task, Reading()).instruction if kind == "query" else ""
+        head = list(tokenizer(before, add_special_tokens=True, verbose=False).input_ids) if before else []
+        read = [spoken(text) for text in texts] if self.spoken else list(texts)
+        encoded = tokenizer(read, add_special_tokens=not head, verbose=False)
+        blank = tokenizer.eos_token_id or 0  # stands for a text without any token
+        return head, [list(ids[: cut or self.max_tokens]) or [blank] for ids in encoded["input_ids"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +143,7 @@ class Adapted:
     lexical: LexicalMap | None
     config: AdapterConfig
 
-    def finish(self, pooled: torch.Tensor, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+    def finish(self, pooled: torch.Tensor, tokens: Sequence[Sequence[int]], task: Task) -> torch.Tensor:
         """Whole vectors of texts from their pooled states, (n, hidden_size), and tokens: shape (n, config.length)."""
         import torch
 
@@ -111,7 +151,7 @@ class Adapted:
         if self.lexical is None:
             return meaning
         words = self.lexical.embed(self.decoder.get_input_embeddings().weight, tokens)
-        return both_parts(meaning, words, self.config.lexical)
+        return both_parts(meaning, words, self.config.share(task))
 
 
 def both_parts(meaning: torch.Tensor, words: torch.Tensor, lexical: float) -> torch.Tensor:
@@ -211,6 +251,7 @@ def read(folder: str | Path) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
     where = Path(folder)
     try:
         content = json.loads((where / CONFIG).read_bytes())
+        content["tasks"] = {task: Reading(**reading) for task, reading in content["tasks"].items()}
         config = AdapterConfig(**{name.name: content[name.name] for name in fields(AdapterConfig)})
         weights = load_file(where / WEIGHTS)
         if tuple(weights[PROJECTION].shape) != (config.hidden_size, config.dim) or len(weights[OFFSET]) != config.dim:
@@ -219,7 +260,7 @@ def read(folder: str | Path) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
             raise ValueError("the whitening has another shape")
     except FileNotFoundError as error:
         raise EmbeddingError(f"There is no embedding adapter at {where}: {error.filename} is missing.") from error
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise EmbeddingError(
             f"The embedding adapter at {where} is damaged ({error}): train or fetch it again."
         ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .adapter import Adapted, adapted
+from .adapter import TASKS, Adapted, Reading, Task, adapted
 from .errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
 from .index import Device
 
@@ -141,6 +141,7 @@ class LLMEmbedder:
         tokenizer: Any,
         adapter: str | Path | None = None,
         *,
+        task: Task = "knowledge",
         pooling: Literal["mean", "last"] = "mean",
         center: Vectors | None = None,
         max_tokens: int = 512,
@@ -153,6 +154,8 @@ class LLMEmbedder:
             tokenizer: Its tokenizer; its settings are left as they are.
             adapter: Folder of an embedding adapter (`vivavoce train embedder` makes them). The layers it changes are
                 copied, the model itself stays as it is.
+            task: What is looked for: passages of a knowledge base, what was said earlier, a tool by its description, or
+                examples like a sentence. An adapter may have an instruction for each.
             pooling: ``"mean"`` over all tokens, or the ``"last"`` token, which alone has seen the whole text. An
                 adapter is trained with the mean.
             center: float32, shape (dim,): what to take off every pooled vector. An adapter needs none.
@@ -184,7 +187,7 @@ class LLMEmbedder:
             lexical = self._adapted.lexical
             values = [self._adapted.projection, *((lexical.whitening, lexical.log_weights) if lexical else ())]
             read = (sorted(asdict(config).items(), key=str), max_tokens, [_values(value).hex() for value in values])
-            self.fingerprint = _digest("adapted llm", _weights(self._decoder), read)
+            self._base = _digest("adapted llm", _weights(self._decoder), read)
             center = np.zeros(self.dim, np.float32) if center is None else center
         self.center = self._checked_center(center)
         self._tokenizer = tokenizer
@@ -192,6 +195,18 @@ class LLMEmbedder:
         self._max_tokens = max_tokens
         self._batch_tokens = batch_tokens
         self._lock = threading.Lock()  # fast tokenizers are not thread-safe ("Already borrowed")
+        self._task: Task = "knowledge"
+        self._take(task)
+
+    def for_task(self, task: Task) -> LLMEmbedder:
+        """The same embedder (the model is shared) for another task; vectors of two tasks are not to be compared.
+
+        Raises:
+            ValueError: If there is no such task.
+        """
+        other = copy.copy(self)
+        other._take(task)
+        return other
 
     def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
         """Embed texts; see ``Embedder.embed``."""
@@ -226,14 +241,26 @@ class LLMEmbedder:
         vectors = np.empty((len(texts), self.dim), np.float32)
         if not texts:
             return vectors
-        read = list(texts) if self._adapted is None else self._adapted.config.read(texts, kind)
+        head: list[int] = []
         with self._lock:
-            encoded = self._tokenizer(read, add_special_tokens=True, verbose=False)
-        blank = self._tokenizer.eos_token_id or 0  # stands for a text without any token
-        tokens = [ids[: self._max_tokens] or [blank] for ids in encoded["input_ids"]]
-        for batch in like_lengths([*map(len, tokens)], self._batch_tokens):
-            vectors[batch] = self._forward([tokens[place] for place in batch])
+            if self._adapted is None:
+                encoded = self._tokenizer(list(texts), add_special_tokens=True, verbose=False)
+                blank = self._tokenizer.eos_token_id or 0  # stands for a text without any token
+                tokens = [ids[: self._max_tokens] or [blank] for ids in encoded["input_ids"]]
+            else:
+                config = self._adapted.config
+                head, tokens = config.tokens(self._tokenizer, texts, kind, self._task, cut=self._max_tokens)
+        for batch in like_lengths([len(head) + len(text) for text in tokens], self._batch_tokens):
+            vectors[batch] = self._forward(head, [tokens[place] for place in batch])
         return vectors
+
+    def _take(self, task: Task) -> None:
+        if task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}.")
+        self._task = task
+        if self._adapted is not None:
+            config = self._adapted.config
+            self.fingerprint = _digest(self._base, config.share(task), config.tasks.get(task, Reading()).instruction)
 
     def _checked_center(self, center: Vectors | None) -> Vectors | None:
         if center is None:
@@ -243,18 +270,18 @@ class LLMEmbedder:
             raise DimensionMismatch(f"The centre has shape {own.shape}, the model needs ({self.dim},).")
         return own
 
-    def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+    def _forward(self, head: Sequence[int], tokens: Sequence[Sequence[int]]) -> Vectors:
         import torch
 
         with torch.inference_mode():
             both = self._adapted is not None and self._adapted.config.attention == "bidirectional"
-            states, mask = hidden_states(self._decoder, tokens, bidirectional=both)
+            states, mask = hidden_states(self._decoder, [[*head, *text] for text in tokens], bidirectional=both)
             if self._pooling == "last":
                 pooled = states[torch.arange(len(tokens)), mask.sum(dim=1) - 1]
             else:
-                pooled = mean_pooled(states, mask)
+                pooled = mean_pooled(states, mask, head=len(head))
             if self._adapted is not None:
-                pooled = self._adapted.finish(pooled, tokens)
+                pooled = self._adapted.finish(pooled, tokens, self._task)
         return np.asarray(pooled.cpu().numpy(), np.float32)
 
 
@@ -294,8 +321,9 @@ def hidden_states(
     return output.last_hidden_state.float(), mask.to(device)
 
 
-def mean_pooled(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens that count: shape (n, longest, width) to (n, width)."""
+def mean_pooled(states: torch.Tensor, mask: torch.Tensor, *, head: int = 0) -> torch.Tensor:
+    """Mean over the tokens that count, the first few left out: shape (n, longest, width) to (n, width)."""
+    states, mask = states[:, head:], mask[:, head:]
     return (states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 

@@ -21,8 +21,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .embedding import hidden_states, like_lengths, loading, torch_device
+from .embedding import loading, torch_device
 from .errors import EmbeddingError
+from .generation import first_tokens, question_log_likelihoods
 from .index import Device
 from .passages import KnowledgeBase, Passage
 
@@ -162,35 +163,10 @@ class LikelihoodReranker:
 
     def log_likelihoods(self, query: str, texts: Sequence[str]) -> list[float]:
         """Mean log-probability of the question's tokens behind each text, in nats."""
+        pairs = [(query, text) for text in texts]
+        read = {"max_tokens": self._max_tokens, "batch_tokens": self._batch_tokens}
         with self._lock:
-            asked = self._tokenizer(f" {query}", add_special_tokens=False).input_ids
-            heads = [
-                self._tokenizer(
-                    f"Passage: {_cut(self._tokenizer, text, self._max_tokens)}\nQuestion about it:",
-                    add_special_tokens=False,
-                ).input_ids
-                for text in texts
-            ]
-        found = [0.0] * len(texts)
-        for batch in like_lengths([len(head) + len(asked) for head in heads], self._batch_tokens):
-            for place, value in zip(batch, self._forward([heads[place] for place in batch], asked), strict=True):
-                found[place] = value
-        return found
-
-    def _forward(self, heads: Sequence[Sequence[int]], asked: Sequence[int]) -> list[float]:
-        import torch
-
-        with torch.inference_mode():
-            states, _ = hidden_states(
-                self._model.get_decoder(), [[*head, *asked] for head in heads], bidirectional=False
-            )
-            before = torch.tensor([[len(head) - 1 + place for place in range(len(asked))] for head in heads])
-            # Logits for the question alone: those of the passage would cost more than reading it.
-            wanted = states[torch.arange(len(heads))[:, None], before].to(self._model.dtype)
-            logits = self._model.get_output_embeddings()(wanted)
-            targets = torch.tensor(asked, device=logits.device).expand(len(heads), -1)[..., None]
-            told = logits.float().log_softmax(-1).gather(-1, targets)[..., 0].mean(-1)
-        return [float(value) for value in told]
+            return question_log_likelihoods(self._model, self._tokenizer, pairs, **read)
 
 
 class ListwiseReranker:
@@ -254,7 +230,7 @@ class ListwiseReranker:
 
         with self._lock:
             listed = "\n\n".join(
-                f"[{letter}] {_cut(self._tokenizer, text, self._max_tokens)}"
+                f"[{letter}] {first_tokens(self._tokenizer, text, self._max_tokens)}"
                 for letter, text in zip(IDENTIFIERS, texts, strict=False)
             )
             asked = (
@@ -284,8 +260,3 @@ def _at_least_one(k: int) -> int:
 
 def _last_token(tokenizer: Any, text: str) -> int:
     return int(tokenizer(text, add_special_tokens=False).input_ids[-1])
-
-
-def _cut(tokenizer: Any, text: str, tokens: int) -> str:
-    ids = tokenizer(" ".join(text.split()), add_special_tokens=False).input_ids
-    return str(tokenizer.decode(ids[:tokens]))

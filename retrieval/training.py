@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +21,11 @@ from .adapter import (
     LEXICAL,
     OFFSET,
     PROJECTION,
+    TASKS,
     AdapterConfig,
     Attention,
+    Reading,
+    Task,
     both_parts,
     linear_layers,
     lower_layers,
@@ -29,6 +33,7 @@ from .adapter import (
 )
 from .embedding import Embedder, Kind, Vectors, hidden_states, mean_pooled
 from .errors import EmbeddingError, LoadingError
+from .generation import question_log_likelihoods
 from .lexical import LexicalMap, fit_lexical
 
 if TYPE_CHECKING:
@@ -38,17 +43,36 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 Misheard = Callable[[str, random.Random], str]
+Generation = Callable[[Sequence[tuple[str, str]]], list[float]]
 
 _MIXED = 64  # batches whose texts are sorted by length together
 _NEIGHBOURS = 4  # pairs that stay together when pairs are shuffled
 
 
+READINGS: Mapping[Task, Reading] = {
+    "knowledge": Reading("Find a passage that answers this question:"),
+    "memory": Reading("Find what was said earlier that answers this:"),
+    "tool": Reading("Find the tool that does this:", 0.3),
+    "example": Reading("Find a request that means the same:", 0.3),
+}
+"""Instructions that a run can be given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A question, and a passage that answers it."""
+    """A question, and a passage that answers it.
+
+    Attributes:
+        query: What is asked, or said.
+        passage: What is to be found.
+        task: What for.
+        group: Pairs of one group are not told apart; empty for the passage itself.
+    """
 
     query: str
     passage: str
+    task: Task = "knowledge"
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +88,7 @@ class EmbedderTraining:
         cut: Longer texts are cut to this while training.
         lexical: How much of a cosine the lexical part decides (see `AdapterConfig`); with 0 there is none.
         spoken: Whether all texts are read in lower case, without marks.
-        prompts: What is put before a query or a passage.
+        tasks: What is read in another way for a task.
         texts: Texts in a step that only follows the teacher.
         pairs: Pairs in a step that tells passages apart.
         word_pairs: Pairs in a step that tells passages apart by their words alone.
@@ -75,6 +99,10 @@ class EmbedderTraining:
         temperature: Of the contrast.
         misheard: Share of the queries that are read as a recogniser might have written them.
         follow: Weight of following the teacher beside the contrast.
+        generation: Weight of the generation score: passages that make a question likely, by the whole language model,
+            are to be near it (GRL of ULLME, Man et al. 2024, https://arxiv.org/abs/2408.03402); 0 for none. The whole
+            model reads every question with each of some passages, which wants a GPU.
+        candidates: With how many passages.
         same: Passages whose teacher vectors are closer than this do not count as wrong for each other's questions.
         learning_rate: At its highest, after a twentieth of the steps.
         save_every: Steps between two checkpoints.
@@ -88,7 +116,7 @@ class EmbedderTraining:
     cut: int = 160
     lexical: float = 0.7
     spoken: bool = True
-    prompts: Mapping[Kind, str] = field(default_factory=dict, hash=False)
+    tasks: Mapping[Task, Reading] = field(default_factory=dict, hash=False)
     texts: int = 64
     pairs: int = 24
     word_pairs: int = 256
@@ -99,12 +127,25 @@ class EmbedderTraining:
     temperature: float = 0.05
     misheard: float = 0.5
     follow: float = 2.0
+    generation: float = 0.0
+    candidates: int = 4
     same: float = 0.9
     learning_rate: float = 1e-3
     save_every: int = 25
 
     def __post_init__(self) -> None:
-        for name in ("layers", "rank", "dim", "max_tokens", "cut", "texts", "pairs", "word_pairs", "save_every"):
+        for name in (
+            "layers",
+            "rank",
+            "dim",
+            "max_tokens",
+            "cut",
+            "texts",
+            "pairs",
+            "word_pairs",
+            "candidates",
+            "save_every",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if min(self.word_steps, self.text_steps, self.pair_steps) < 0 or self.text_steps + self.pair_steps < 1:
@@ -177,7 +218,10 @@ def train_embedder(
     steps = _plan(pairs, _sizes(pairs, texts), options, seed, followed=teacher is not None)
     torch.manual_seed(seed)
     student = _Student(model, tokenizer, options)
-    learner = _Learner(student, list(pairs), _all_texts(pairs, texts), teacher, misheard, options)
+    generation = None
+    if options.generation:
+        generation = partial(question_log_likelihoods, model, tokenizer, max_tokens=options.cut)
+    learner = _Learner(student, list(pairs), _all_texts(pairs, texts), teacher, misheard, generation, options)
     optimizer = torch.optim.AdamW(
         [
             {"params": student.beside, "lr": options.learning_rate},
@@ -243,7 +287,7 @@ class _Student:
             max_tokens=options.max_tokens,
             lexical=options.lexical,
             spoken=options.spoken,
-            prompts={str(kind): prompt for kind, prompt in options.prompts.items()},
+            tasks={str(task): reading for task, reading in options.tasks.items()},
         )
         self._tokenizer = tokenizer
         self._lower = lower_layers(model, options.layers, own=False)
@@ -292,16 +336,16 @@ class _Student:
             return []
         return [([self._matrices[LEXICAL[0]]], 2e-2), ([self._matrices[LEXICAL[2]]], 2e-4)]
 
-    def fit_lexical(self, texts: Sequence[tuple[str, Kind]]) -> None:
+    def fit_lexical(self, texts: Sequence[str]) -> None:
         """Begin with whitened tokens, weighted by how rare they are."""
-        tokens = (ids for text, kind in texts for ids in self._tokens([text], kind))
+        tokens = (ids for text in texts for ids in self._tokens([text], "passage", "knowledge")[1])
         fitted = fit_lexical(self._lower.get_input_embeddings().weight, tokens)
         values = (fitted.log_weights, fitted.middle, fitted.whitening)
         self.load({**self.weights(), **dict(zip(LEXICAL, values, strict=True))})
 
-    def words(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
+    def words(self, texts: Sequence[str], kind: Kind, task: Task) -> torch.Tensor:
         """Lexical parts with gradients: float32, shape (n, hidden_size), rows of unit length."""
-        return self.lexical.embed(self._lower.get_input_embeddings().weight, self._tokens(texts, kind))
+        return self.lexical.embed(self._lower.get_input_embeddings().weight, self._tokens(texts, kind, task)[1])
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: weight.detach() for name, weight in self._matrices.items()}
@@ -313,22 +357,22 @@ class _Student:
             for name, weight in self._matrices.items():
                 weight.copy_(weights[name])
 
-    def embed(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
+    def embed(self, texts: Sequence[str], kind: Kind, task: Task) -> torch.Tensor:
         """Unit vectors of what the texts mean, without the lexical part, with gradients: float32, shape (n, dim)."""
         import torch
 
-        projected = self.pooled(texts, kind) @ self._matrices[PROJECTION] + self._matrices[OFFSET]
+        projected = self.pooled(texts, kind, task) @ self._matrices[PROJECTION] + self._matrices[OFFSET]
         return torch.nn.functional.normalize(projected, dim=-1)
 
-    def pooled(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
+    def pooled(self, texts: Sequence[str], kind: Kind, task: Task) -> torch.Tensor:
         """What the projection reads: float32, shape (n, hidden_size)."""
+        head, tokens = self._tokens(texts, kind, task)
         both = self.config.attention == "bidirectional"
-        return mean_pooled(*hidden_states(self._lower, self._tokens(texts, kind), bidirectional=both))
+        read = hidden_states(self._lower, [[*head, *text] for text in tokens], bidirectional=both)
+        return mean_pooled(*read, head=len(head))
 
-    def _tokens(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
-        encoded = self._tokenizer(self.config.read(texts, kind), add_special_tokens=True, verbose=False)
-        blank = self._tokenizer.eos_token_id or 0
-        return [ids[: self._cut] or [blank] for ids in encoded["input_ids"]]
+    def _tokens(self, texts: Sequence[str], kind: Kind, task: Task) -> tuple[list[int], list[list[int]]]:
+        return self.config.tokens(self._tokenizer, texts, kind, task, cut=self._cut)
 
     def project(self, pooled: Vectors, wanted: Vectors) -> None:
         """Take the linear map that comes nearest to the wanted vectors; both with one row for each text."""
@@ -370,18 +414,17 @@ class _Learner:
         texts: Sequence[tuple[str, Kind]],
         teacher: Embedder | None,
         misheard: Misheard | None,
+        generation: Generation | None,
         options: EmbedderTraining,
     ) -> None:
         self._student, self._pairs, self._texts = student, pairs, texts
-        self._teacher, self._misheard, self._options = teacher, misheard, options
+        self._teacher, self._misheard, self._generation, self._options = teacher, misheard, generation, options
 
     def fit_lexical(self) -> None:
         """Begin with the tokens of all passages and sentences."""
         if self._options.lexical:
-            passages: list[tuple[str, Kind]] = [
-                (text, "passage") for text in dict.fromkeys(p.passage for p in self._pairs)
-            ]
-            self._student.fit_lexical([*passages, *(text for text in self._texts if text[1] == "passage")])
+            passages = dict.fromkeys(pair.passage for pair in self._pairs)
+            self._student.fit_lexical([*passages, *(text for text, kind in self._texts if kind == "passage")])
 
     def fit_projection(self, rng: random.Random, progress: Progress | None) -> None:
         """Begin near the teacher, if there is one."""
@@ -395,7 +438,7 @@ class _Learner:
         for at in range(0, len(chosen), self._options.texts):
             texts = [text for text, _ in chosen[at : at + self._options.texts]]
             with torch.inference_mode():
-                pooled.append(self._student.pooled(texts, "passage").cpu().numpy())
+                pooled.append(self._student.pooled(texts, "passage", "knowledge").cpu().numpy())
             wanted.append(self._teacher.embed(texts, kind="passage"))
             if progress is not None:
                 progress(at + len(texts), len(chosen), "fitting the projection")
@@ -408,8 +451,9 @@ class _Learner:
 
     def _by_words(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
         chosen = [self._pairs[place] for place in places]
-        queries = self._student.words([self._heard(pair.query, rng) for pair in chosen], "query")
-        answers = self._student.words([pair.passage for pair in chosen], "passage")
+        task = chosen[0].task
+        queries = self._student.words([self._heard(pair.query, rng) for pair in chosen], "query", task)
+        answers = self._student.words([pair.passage for pair in chosen], "passage", task)
         return self._told_apart(queries, answers, self._equal(chosen))
 
     def _following(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
@@ -421,7 +465,8 @@ class _Learner:
             meant = [text for text, of in chosen if of == kind]
             if meant:
                 # A spoken sentence may be a query of the future, so all that is short is misheard at times.
-                found = self._student.embed([self._heard(text, rng) for text in meant], kind)
+                heard = [self._heard(text, rng) for text in meant]
+                found = self._student.embed(heard, kind, rng.choice(tuple(self._options.tasks) or TASKS[:1]))
                 parts.append((found * self._taught(meant, kind)).sum(-1))
         return (1 - torch.cat(parts)).mean()
 
@@ -431,25 +476,48 @@ class _Learner:
         chosen = [self._pairs[place] for place in places]
         asked, passages = [pair.query for pair in chosen], [pair.passage for pair in chosen]
         heard = [self._heard(text, rng) for text in asked]
-        queries, answers = self._student.embed(heard, "query"), self._student.embed(passages, "passage")
+        task = chosen[0].task
+        queries = self._student.embed(heard, "query", task)
+        answers = self._student.embed(passages, "passage", task)
         same = self._equal(chosen)
         follow: torch.Tensor | float = 0.0
         if self._teacher is not None:
             taught = self._taught(passages, "passage")
             same |= taught @ taught.T > self._options.same
             follow = (2 - (queries * self._taught(asked, "query")).sum(-1) - (answers * taught).sum(-1)).mean() / 2
-        share = self._options.lexical
+        share = self._student.config.share(task)
         if share:
             with torch.no_grad():
-                words = self._student.words(heard, "query"), self._student.words(passages, "passage")
+                words = self._student.words(heard, "query", task), self._student.words(passages, "passage", task)
             queries, answers = both_parts(queries, words[0], share), both_parts(answers, words[1], share)
-        return self._told_apart(queries, answers, same) + self._options.follow * follow
+        cost = self._told_apart(queries, answers, same) + self._options.follow * follow
+        if self._generation is not None and task == "knowledge":
+            cost = cost + self._options.generation * self._as_generated(asked, passages, queries @ answers.T, same)
+        return cost
+
+    def _as_generated(
+        self, asked: Sequence[str], passages: Sequence[str], scores: torch.Tensor, same: torch.Tensor
+    ) -> torch.Tensor:
+        """How far the order of the nearest passages is from how likely each makes the question (GRL, ULLME)."""
+        import torch
+
+        own = torch.eye(len(asked), dtype=torch.bool, device=scores.device)
+        open_ = scores.masked_fill(same & ~own, -math.inf).masked_fill(own, math.inf)
+        near = open_.topk(min(self._options.candidates, len(passages)), dim=1).indices
+        assert self._generation is not None
+        pairs = [(asked[row], passages[place]) for row, places in enumerate(near.tolist()) for place in places]
+        told = torch.tensor(self._generation(pairs), device=scores.device).reshape(near.shape)
+        there = ~(same & ~own).gather(1, near)  # of few passages, some may be no wrong ones
+        told = told.masked_fill(~there, -math.inf).softmax(1)
+        found = (scores.gather(1, near) / self._options.temperature).masked_fill(~there, -1e4).log_softmax(1)
+        return torch.nn.functional.kl_div(found, told, reduction="batchmean")
 
     def _equal(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """Which of the passages are one: bool, shape (n, n)."""
         import torch
 
-        same = [[one.passage == other.passage for other in pairs] for one in pairs]
+        groups = [pair.group or pair.passage for pair in pairs]
+        same = [[one == other for other in groups] for one in groups]
         return torch.tensor(same, device=self._student.trained[0].device)
 
     def _told_apart(self, queries: torch.Tensor, answers: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
@@ -517,7 +585,7 @@ class _Checkpoint:
 
 def _all_texts(pairs: Sequence[Pair], texts: Sequence[str]) -> list[tuple[str, Kind]]:
     """Everything that a teacher can place: questions, and texts of every other kind, in that order."""
-    asked: list[tuple[str, Kind]] = [(pair.query, "query") for pair in pairs]
+    asked: list[tuple[str, Kind]] = [(query, "query") for query in dict.fromkeys(pair.query for pair in pairs)]
     return asked + [(text, "passage") for text in texts]
 
 
@@ -534,7 +602,9 @@ def _plan(
     word_steps = options.word_steps if options.lexical else 0
     if text_steps and len(sizes) < options.texts:
         raise LoadingError(f"{len(sizes)} texts do not fill a step of {options.texts}: give more.")
-    if (options.pair_steps or word_steps) and len(pairs) < options.pairs:
+    by_task = {task: [place for place, pair in enumerate(pairs) if pair.task == task] for task in TASKS}
+    by_task = {task: places for task, places in by_task.items() if len(places) >= options.pairs}
+    if (options.pair_steps or word_steps) and not by_task:
         raise LoadingError(f"{len(pairs)} pairs do not fill a step of {options.pairs}: give more.")
     if not text_steps and not options.pair_steps:
         raise LoadingError("Without a teacher there are only steps of pairs: set pair_steps, or name a teacher.")
@@ -545,17 +615,33 @@ def _plan(
         groups = [order[at : at + options.texts * _MIXED] for at in range(0, len(order), options.texts * _MIXED)]
         return [place for group in groups for place in sorted(group, key=sizes.__getitem__)]
 
-    turns = _turns(pairs)
+    def mixed_pairs(places: Sequence[int]) -> Callable[[], list[int]]:
+        turns = [places[at] for at in _turns([pairs[place] for place in places])]
 
-    def mixed_pairs() -> list[int]:
-        blocks = [turns[at : at + _NEIGHBOURS] for at in range(0, len(turns), _NEIGHBOURS)]
-        rng.shuffle(blocks)
-        return [place for block in blocks for place in block]
+        def epoch() -> list[int]:
+            blocks = [turns[at : at + _NEIGHBOURS] for at in range(0, len(turns), _NEIGHBOURS)]
+            rng.shuffle(blocks)
+            return [place for block in blocks for place in block]
 
-    together = min(options.word_pairs, len(pairs))
-    steps = [_Step("words", places) for places in _drawn(word_steps, together, mixed_pairs, rng)]
+        return epoch
+
+    def of_tasks(kind: Literal["words", "pairs"], total: int, size: int) -> list[_Step]:
+        """Steps each of one task, half of them of the first one."""
+        found = []
+        left = total
+        for number, (task, places) in enumerate(by_task.items()):
+            others = len(by_task) - number - 1
+            count = left if not others else left // 2 if not number else left // (others + 1)
+            left -= count
+            batches = _drawn(count, min(size, len(places)), mixed_pairs(by_task[task]), rng)
+            found += [_Step(kind, batch) for batch in batches]
+        if len(by_task) > 1:
+            rng.shuffle(found)
+        return found
+
+    steps = of_tasks("words", word_steps, options.word_pairs)
     steps += [_Step("texts", places) for places in _drawn(text_steps, options.texts, mixed_texts, rng)]
-    return steps + [_Step("pairs", places) for places in _drawn(options.pair_steps, options.pairs, mixed_pairs, rng)]
+    return steps + of_tasks("pairs", options.pair_steps, options.pairs)
 
 
 def _turns(pairs: Sequence[Pair]) -> list[int]:

@@ -105,12 +105,12 @@ def draw(folder: Path, count: int, queries: int) -> None:
     """Write the vectors, the queries, and what is truly nearest, among all and in one group."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((CENTRES, DIM), np.float32)
-    asked = _drawn(rng, centres, QUERIES + WARM_UP)
+    asked = drawn(rng, centres, QUERIES + WARM_UP)
     asked = np.concatenate([asked[:queries], asked[QUERIES:]])
     scores = np.empty((queries, count), np.float32)
     with (folder / "vectors.f32").open("wb") as file:
         for first in range(0, count, _BLOCK):
-            vectors = _drawn(rng, centres, min(_BLOCK, count - first))
+            vectors = drawn(rng, centres, min(_BLOCK, count - first))
             vectors.tofile(file)
             scores[:, first : first + len(vectors)] = asked[:queries] @ vectors.T
     groups = [np.arange(query % GROUPS, count, GROUPS) for query in range(queries)]
@@ -119,7 +119,7 @@ def draw(folder: Path, count: int, queries: int) -> None:
     np.savez(folder / "questions.npz", queries=asked, nearest=nearest, within=within)
 
 
-def _drawn(rng: np.random.Generator, centres: Vectors, count: int) -> Vectors:
+def drawn(rng: np.random.Generator, centres: Vectors, count: int) -> Vectors:
     vectors = centres[rng.integers(0, len(centres), count)]
     vectors += np.float32(SPREAD) * rng.standard_normal(vectors.shape, np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -167,3 +167,26 @@ def test_what_is_kept_for_measuring_is_not_trained_on(beir, tmp_path):
     assert gathered.left_out == 1 and not any("milk" in text.lower() for text in gathered.texts)
     with pytest.raises(ConfigError, match="--texts"):
         gather([lines(tmp_path / "bad.jsonl", [{"question": "Why?"}])], [], [], seed=0)
+
+
+def test_requests_and_memories_are_gathered(tmp_path):
+    said = [("turn it up", "volume_up"), ("louder please", "volume_up"), ("any mail", "email_query")]
+    requests = lines(tmp_path / "said.jsonl", [{"text": text, "intent": intent} for text, intent in said])
+    rows = [
+        {"question": "Who did it?", "passage": "It was late. Ann did it. So they say.", "answers": ["Ann"]},
+        {"question": "When?", "passage": "It was late, late. It was late.", "answers": ["late"]},
+    ]
+    told = lines(tmp_path / "qa.jsonl", rows)
+    gathered = gather([told], [], [], 0, requests=[requests], memories=True)
+    found = {(pair.task, pair.query, pair.passage, pair.group) for pair in gathered.pairs}
+    assert found == {
+        ("knowledge", rows[0]["question"], rows[0]["passage"], ""),
+        ("knowledge", rows[1]["question"], rows[1]["passage"], ""),
+        ("memory", "Who did it?", "Ann did it.", ""),
+        ("tool", "turn it up", "volume up", "volume_up"),
+        ("tool", "louder please", "volume up", "volume_up"),
+        ("tool", "any mail", "email query", "email_query"),
+        ("example", "turn it up", "louder please", "volume_up"),
+        ("example", "louder please", "turn it up", "volume_up"),
+    }
+    assert "any mail" not in gathered.texts

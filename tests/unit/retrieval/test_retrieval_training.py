@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -8,6 +9,8 @@ from test_retrieval_embedding import WORDS, tiny_llama
 from test_retrieval_embedding import tokenizer as tokenizer
 
 from vivavoce.retrieval import EmbeddingError, LLMEmbedder, LoadingError
+from vivavoce.retrieval.adapter import Reading
+from vivavoce.retrieval.generation import question_log_likelihoods
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
 from vivavoce.retrieval.training import EmbedderTraining, Pair, train_embedder
 
@@ -125,6 +128,70 @@ def test_misheard_queries_are_read_and_meant_ones_followed(tokenizer, tmp_path):
         tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), misheard=misheard, options=SMALL
     )
     assert {*heard} & {pair.query for pair in PAIRS} and "milk" not in heard
+
+
+def test_tasks_have_their_instruction_and_vectors_of_their_own(tokenizer, tmp_path):
+    requests = [Pair(pair.query, pair.passage, "tool", pair.passage) for pair in PAIRS]
+    tasks = {"tool": Reading(f"{PLAIN[11]} {PLAIN[5]}:", 0.1)}
+    options = replace(SMALL, tasks=tasks, pair_steps=20, word_steps=2, lexical=0.5)
+    card = train_embedder(tiny_llama(), tokenizer, [*PAIRS, *requests], TEXTS, tmp_path, options=options)
+    assert card["settings"]["tasks"]["tool"]["lexical"] == 0.1
+    knowledge = LLMEmbedder(tiny_llama(), tokenizer, tmp_path)
+    tool = knowledge.for_task("tool")
+    assert tool.for_task("memory").fingerprint == knowledge.fingerprint != tool.fingerprint
+    assert tool.fingerprint == LLMEmbedder(tiny_llama(), tokenizer, tmp_path, task="tool").fingerprint
+    check_embedder(tool)
+    text = PAIRS[0].query
+    asked, told = (tool.embed([text], kind=kind)[0] for kind in ("query", "passage"))
+    assert np.allclose(asked[16:], told[16:], atol=1e-6)  # the lexical part does not read the instruction
+    assert not np.allclose(asked[:16], told[:16], atol=1e-3)
+    assert asked[:16] @ asked[:16] == pytest.approx(0.9, abs=1e-3)
+    plain = [knowledge.embed([text], kind=kind)[0] for kind in ("query", "passage")]
+    assert np.allclose(*plain, atol=1e-6)
+    # What is read is the text alone, whatever else is in the batch.
+    assert np.allclose(tool.embed([text, " ".join(PLAIN)], kind="query")[0], asked, atol=1e-5)
+    with pytest.raises(ValueError, match="example"):
+        tool.for_task("recipes")
+
+
+def test_pairs_of_one_group_are_not_told_apart(tokenizer, tmp_path):
+    pairs = [Pair(query, told, "example", "same") for query in ASKED for told in TOLD]
+    card = train_embedder(tiny_llama(), tokenizer, pairs, [], tmp_path, options=replace(SMALL, pair_steps=3))
+    assert card["loss"]["pairs"] == {"first": 0.0, "last": 0.0}
+
+
+def test_passages_that_make_a_question_likely_come_near(tokenizer, tmp_path):
+    read = []
+
+    def watched(model, of, pairs, **options):
+        read.extend(pairs)
+        return question_log_likelihoods(model, of, pairs, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vivavoce.retrieval.training.question_log_likelihoods", watched)
+        options = replace(SMALL, pair_steps=3, text_steps=0, generation=1.0, candidates=3)
+        train_embedder(tiny_llama(), tokenizer, PAIRS, [], tmp_path, options=options)
+    assert len(read) == 3 * SMALL.pairs * 3
+    # The right passage is always among them.
+    assert all(pair in {(one.query, one.passage) for one in PAIRS} for pair in read[::3])
+    # Before the first update both have the same weights: what is more is how far the order is from the likelihoods'.
+    once = replace(options, pair_steps=1)
+    plain = replace(once, generation=0.0)
+    both, alone = (
+        train_embedder(tiny_llama(), tokenizer, PAIRS, [], tmp_path / name, options=how)
+        for name, how in (("both", once), ("alone", plain))
+    )
+    assert both["loss"]["pairs"]["first"] > alone["loss"]["pairs"]["first"]
+
+
+def test_how_likely_a_question_is_does_not_depend_on_what_is_read_beside_it(tokenizer):
+    model = tiny_llama()
+    pairs = [(pair.query, pair.passage) for pair in PAIRS] + [("", TEXTS[0]), (TEXTS[1] * 3, "")]
+    together = question_log_likelihoods(model, tokenizer, pairs, max_tokens=8, batch_tokens=64)
+    alone = [question_log_likelihoods(model, tokenizer, [pair], max_tokens=8)[0] for pair in pairs]
+    assert np.allclose(together, alone, atol=1e-4) and all(value < 0 for value in together[:-2])
+    assert together[-2] == 0.0, "a question without tokens is certain"
+    assert question_log_likelihoods(model, tokenizer, []) == []
 
 
 def test_without_a_teacher_there_are_only_pairs(tokenizer, tmp_path):
