@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # A strict editable install links single files: it is made again when the set of files changes.
-SOURCES := $(sort $(wildcard agent/*.py agent/calibration/* retrieval/*.py speech/*.py memory/*.py))
+SOURCES := $(shell find agent retrieval speech memory -type f -not -path '*/__pycache__/*' | sort)
 STAMP := $(VENV)/installed-$(shell (echo $(SOURCES); cat pyproject.toml constraints.txt) | cksum | cut -d' ' -f1)
 HANDBOOK := examples/coffeehouse/handbook
 

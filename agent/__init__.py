@@ -1,21 +1,22 @@
 """Joins hearing, finding and remembering into an assistant; the only folder that imports the other three."""
 
-from .assistant import Turn, VoiceAgent, open_knowledge
-from .directed import DirectedSpeech
-from .engines import open_recognizer
+from .assistant import Turn, VoiceAgent
 from .errors import AgentError, ConfigError, EndpointError, GenerationError, ModelUnavailable, TurnCancelled
-from .events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
-from .gate import AlwaysRetrieve, Decision, Gate, NeverRetrieve, TokenGate
-from .grammar import Grammar
-from .intents import IntentClassifier
-from .keywords import KeywordSpotter, WakePhrase
-from .llm import ChatModel, FirstToken, Generation, LocalModelOptions, TransformersChatModel
-from .prompts import Message, Persona
-from .readout import ReadOut
-from .remote import OpenAIChatModel
-from .scoring import LanguageScorer, open_chooser
-from .slots import SlotFiller
-from .state import AnswerOptions, Parts
+from .model.chat import ChatModel, FirstToken, Generation
+from .model.gate import AlwaysRetrieve, Decision, Gate, NeverRetrieve, TokenGate
+from .model.local import LocalModelOptions, TransformersChatModel
+from .model.prompts import Message, Persona
+from .model.readout import ReadOut
+from .model.remote import OpenAIChatModel
+from .model.scorer import LanguageScorer
+from .opening import open_chooser, open_knowledge, open_recognizer
+from .turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
+from .turn.state import AnswerOptions, Parts
+from .understanding.directed import DirectedSpeech
+from .understanding.grammar import Grammar
+from .understanding.intents import IntentClassifier
+from .understanding.keywords import KeywordSpotter, WakePhrase
+from .understanding.slots import SlotFiller
 
 __all__ = [
     "AgentError",

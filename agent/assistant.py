@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from numpy.typing import NDArray
 
 from vivavoce.memory import Record, SQLiteRecord
-from vivavoce.retrieval import Embedder, KnowledgeBase, LocalKnowledge, Passage, SentenceTransformerEmbedder, is_index
+from vivavoce.retrieval import Embedder, KnowledgeBase, Passage
 from vivavoce.speech import (
     Audio,
     HibariSynthesizer,
@@ -30,23 +28,29 @@ from vivavoce.speech import (
     Synthesizer,
     Transcript,
     VoiceDetector,
-    WhisperOptions,
-    WhisperRecognizer,
 )
 
-from . import graph, models
-from .concurrency import OnModelThread, on_model_thread, pull
-from .events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
-from .gate import Decision, Gate, TokenGate
-from .llm import ChatModel, Device, TransformersChatModel
-from .prompts import Persona
-from .readout import ReadOut
-from .state import AnswerOptions, Parts, Stopwatch, TurnState, Walk, serializer
+from . import weights
+from .concurrency import on_model_thread, pull
+from .model.chat import ChatModel, Device
+from .model.embedder import default_embedder
+from .model.gate import Decision, Gate
+from .model.local import TransformersChatModel
+from .model.prompts import Persona
+from .opening import (
+    default_gate,
+    import_shared,
+    is_small,
+    load_model,
+    load_recognizer,
+    open_knowledge,
+)
+from .turn import graph
+from .turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
+from .turn.state import AnswerOptions, Parts, Stopwatch, TurnState, Walk, serializer
+from .weights.registry import ASR, EMBEDDING, LLM
 
 logger = logging.getLogger(__name__)
-
-ASR, LLM, EMBEDDING = "whisper-base", "smollm2-135m-instruct", "all-minilm-l6-v2"
-"""The default models, by their names in the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class VoiceAgent:
         persona: Persona | None = None,
         options: AnswerOptions | None = None,
         device: Device = "auto",
-        progress: models.Progress | None = None,
+        progress: weights.Progress | None = None,
     ) -> Self:
         """Load an assistant.
 
@@ -148,15 +152,15 @@ class VoiceAgent:
         indexed = isinstance(knowledge, str | Path)
         for name in (recognizer, model, EMBEDDING if indexed and embedder is None else None):
             if isinstance(name, str):
-                models.resolve(name, progress=progress)
+                weights.resolve(name, progress=progress)
         # Importing and reading weights take turns in needing Python, the disk and the cores: threads overlap them. This
         # one only waits: Ctrl-C would break off its import of torch, which the others would then try again, and crash.
-        on_model_thread(_import_shared)
+        on_model_thread(import_shared)
         with ThreadPoolExecutor(4, thread_name_prefix="vivavoce-load") as pool:
             embedding = pool.submit(default_embedder, device) if indexed and embedder is None else None
-            listening = pool.submit(_recognizer, recognizer, device)
+            listening = pool.submit(load_recognizer, recognizer, device)
             speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
-            chat = pool.submit(_model, model, device).result()
+            chat = pool.submit(load_model, model, device).result()
             hears = listening.result()
             speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
             embedder = embedding.result() if embedding else embedder
@@ -291,70 +295,3 @@ class VoiceAgent:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def default_embedder(device: Device = "auto") -> Embedder:
-    """The embedder that indexes are made with unless another is given."""
-    import sentence_transformers  # noqa: F401 -- two seconds of imports that need not wait for the model thread
-
-    folder = models.resolve(EMBEDDING)
-    return OnModelThread(on_model_thread(lambda: SentenceTransformerEmbedder(folder, device=device)))
-
-
-def open_knowledge(
-    path: str | Path,
-    embedder: Embedder | None = None,
-    *,
-    device: Device = "auto",
-    progress: Callable[[int, int], None] | None = None,
-) -> LocalKnowledge:
-    """Open an index, or index a folder of documents in memory.
-
-    Args:
-        path: A folder.
-        embedder: What the index is made with; by default the default one.
-        device: Where vectors are made and searched.
-        progress: Called with passages embedded so far and in all.
-
-    Raises:
-        RetrievalError: If the folder is neither.
-    """
-    embedder = embedder or default_embedder(device)
-    if is_index(path):
-        return LocalKnowledge.open(path, embedder, device=device)
-    return LocalKnowledge.from_folder(path, embedder, device=device, progress=progress)
-
-
-def default_gate(model: ChatModel) -> Gate:
-    """P(``<RET>``) against the threshold fitted for the model, or one half for a model without a trained read-out."""
-    read_out = getattr(model, "read_out", None)
-    return TokenGate(read_out.threshold if isinstance(read_out, ReadOut) else 0.5)
-
-
-def is_small(model: ChatModel) -> bool:
-    """Whether a model has under a billion parameters; such a model answers look-ups by quoting."""
-    inner = getattr(model, "model", None)
-    return inner is not None and sum(parameter.numel() for parameter in inner.parameters()) < 1e9
-
-
-def _recognizer(part: Recognizer | str | None, device: Device) -> Recognizer | None:
-    if not isinstance(part, str):
-        return part
-    return WhisperRecognizer(models.resolve(part), options=WhisperOptions(language="en").quick(), device=device)
-
-
-def _model(part: ChatModel | str, device: Device) -> ChatModel:
-    if not isinstance(part, str):
-        return part
-    folder = models.resolve(part)
-    return TransformersChatModel(folder, read_out=ReadOut.shipped(part), device=device)
-
-
-def _import_shared() -> None:
-    """What several parts import: CTranslate2 and we transformers, the voice and the embedder scipy.
-
-    Two threads that begin to at once may find it half imported.
-    """
-    with suppress(ImportError):  # the voice does without
-        importlib.import_module("scipy.fft")
-    from transformers import AutoModelForCausalLM  # noqa: F401

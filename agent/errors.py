@@ -10,6 +10,8 @@
     └── TurnCancelled        nobody waits for the answer any more
 """
 
+from __future__ import annotations
+
 
 class AgentError(Exception):
     """Base of every error that the agent raises on purpose.

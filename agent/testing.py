@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from vivavoce.speech import Hypothesis, Transcript
 
 from .errors import GenerationError
-from .gate import Decision, Gate
-from .llm import ChatModel, FirstToken, without_sentinel
-from .prompts import SENTINEL, Message
+from .model.chat import ChatModel, FirstToken, without_sentinel
+from .model.gate import Decision, Gate
+from .model.prompts import SENTINEL, Message
 
 
 class ScriptedModel:

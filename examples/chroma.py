@@ -4,9 +4,9 @@ from pathlib import Path
 
 import chromadb
 
-from vivavoce.agent import Persona, VoiceAgent, models
+from vivavoce.agent import Persona, VoiceAgent, weights
 from vivavoce.retrieval import Embedder, SentenceTransformerEmbedder
-from vivavoce.retrieval.chroma import ChromaKnowledge
+from vivavoce.retrieval.integrations.chroma import ChromaKnowledge
 
 FOLDER = Path("out") / "chroma"
 MENU = {
@@ -26,7 +26,7 @@ def collect(embedder: Embedder) -> None:
 
 
 def main() -> None:
-    embedder = SentenceTransformerEmbedder(models.resolve("all-minilm-l6-v2"))
+    embedder = SentenceTransformerEmbedder(weights.resolve("all-minilm-l6-v2"))
     collect(embedder)
     persona = Persona.load(Path(__file__).parent / "coffeehouse" / "persona.json")
     with ChromaKnowledge.open(FOLDER, "menu", embedder=embedder) as knowledge:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from vivavoce.agent import models
-from vivavoce.agent.intents import IntentClassifier, open_readers
+from vivavoce.agent import weights
+from vivavoce.agent.opening import open_readers
+from vivavoce.agent.understanding.intents import IntentClassifier
 from vivavoce.speech import Audio, WhisperRecognizer
 
 QUESTIONS = Path(__file__).parent / "coffeehouse" / "questions"
@@ -51,7 +52,7 @@ def main() -> None:
     labels = [intent for intent, sentences in EXAMPLES.items() for _ in sentences]
     sentences = [sentence for sentences in EXAMPLES.values() for sentence in sentences]
     classifier = IntentClassifier(open_readers()).fit(sentences, labels)
-    recognizer = WhisperRecognizer(models.resolve("whisper-base"))
+    recognizer = WhisperRecognizer(weights.resolve("whisper-base"))
     for recording in sorted(QUESTIONS.glob("*.flac")):
         heard = recognizer.transcribe(Audio.read(recording), n_best=5)
         wanted = classifier.predict(heard)

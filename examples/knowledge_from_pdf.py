@@ -6,7 +6,7 @@ python examples/knowledge_from_pdf.py [PDF] [QUESTION…]
 import sys
 from pathlib import Path
 
-from vivavoce.agent import models
+from vivavoce.agent import weights
 from vivavoce.retrieval import LocalKnowledge, SentenceTransformerEmbedder
 
 MANUAL = Path(__file__).parent / "coffeehouse" / "espresso-machine.pdf"
@@ -14,7 +14,7 @@ QUESTIONS = ("How often do I descale the boiler?", "Why does no steam come out o
 
 
 def main(pdf: str | Path = MANUAL, *questions: str) -> None:
-    embedder = SentenceTransformerEmbedder(models.resolve("all-minilm-l6-v2"))
+    embedder = SentenceTransformerEmbedder(weights.resolve("all-minilm-l6-v2"))
     with LocalKnowledge.from_folder(pdf, embedder) as knowledge:  # a folder may hold any number of them
         for question in questions or QUESTIONS:
             for passage in knowledge.search(question, k=1):

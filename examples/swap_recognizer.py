@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vivavoce.agent import VoiceAgent, models
+from vivavoce.agent import VoiceAgent, weights
 from vivavoce.speech import Audio, Recognizer, Transcript, WhisperOptions, WhisperRecognizer
 
 
@@ -24,7 +24,7 @@ class SecondThoughts:
 
 
 if __name__ == "__main__":
-    whisper = models.resolve("whisper-base")
+    whisper = weights.resolve("whisper-base")
     quick = WhisperRecognizer(whisper, options=WhisperOptions().quick())
     careful = WhisperRecognizer(whisper, options=WhisperOptions(tails=(6.0, 10.0)))  # looks twice
     recognizer = SecondThoughts(quick, careful)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from vivavoce.agent import models
-from vivavoce.agent.grammar import Grammar
-from vivavoce.agent.keywords import WakePhrase
-from vivavoce.agent.slots import SlotFiller
+from vivavoce.agent import weights
+from vivavoce.agent.understanding.grammar import Grammar
+from vivavoce.agent.understanding.keywords import WakePhrase
+from vivavoce.agent.understanding.slots import SlotFiller
 from vivavoce.speech import Audio, HibariSynthesizer, WhisperRecognizer
 
 QUESTIONS = Path(__file__).parent / "coffeehouse" / "questions"
@@ -18,7 +18,7 @@ ORDER = {
 
 
 def main() -> None:
-    recognizer = WhisperRecognizer(models.resolve("whisper-base"))
+    recognizer = WhisperRecognizer(weights.resolve("whisper-base"))
     wake = WakePhrase("hey barista")
     filler = SlotFiller(Grammar.from_values({"order": ORDER}))
     name = Audio.join(HibariSynthesizer().speak("Hey barista!"))

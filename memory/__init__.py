@@ -1,6 +1,6 @@
 """Keeps what was said; knows nothing of audio or documents."""
 
-from .episodic import Episode, Record, SQLiteRecord
 from .errors import RecordBusy, RecordCorrupt, RecordError
+from .record import Episode, Record, SQLiteRecord
 
 __all__ = ["Episode", "Record", "RecordBusy", "RecordCorrupt", "RecordError", "SQLiteRecord"]

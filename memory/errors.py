@@ -7,6 +7,8 @@
     └── RecordBusy           another process is writing; try again
 """
 
+from __future__ import annotations
+
 
 class RecordError(Exception):
     """Base of every error that memory raises on purpose.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .episodic import Episode, Record
+from .record import Episode, Record
 
 
 class ListRecord:

@@ -11,11 +11,11 @@ Anything with ``search(query, k)`` is a knowledge base (``KnowledgeBase``); anyt
 (``Embedder``).
 """
 
-from .chunking import Chunk, ChunkOptions, chunk_document
-from .collection import Collection
-from .dialogue import DialogueOptions, DialogueSearch
-from .documents import Document, Entry, Heading, SkippedFile
-from .embedding import CenteringEmbedder, Embedder, LLMEmbedder, SentenceTransformerEmbedder
+from .documents.chunking import Chunk, ChunkOptions, chunk_document
+from .documents.document import Document, Entry, Heading, SkippedFile
+from .documents.loading import LoadedFolder, load_file, load_folder
+from .embedding.embedder import CenteringEmbedder, Embedder, SentenceTransformerEmbedder
+from .embedding.llm import LLMEmbedder
 from .errors import (
     DeviceUnavailable,
     DimensionMismatch,
@@ -28,16 +28,19 @@ from .errors import (
     RetrievalError,
     StoreError,
 )
-from .filters import Where
-from .fusion import reciprocal_rank_fusion, weighted_sum
-from .index import Hits, VectorIndex
-from .instructions import Facet, read_instruction
-from .knowledge import Changes, LocalKnowledge, SearchOptions
-from .loading import LoadedFolder, load_file, load_folder
-from .mentions import Mention, NameFinder
+from .index.folder import Manifest, is_index, read_manifest
+from .index.store import Store, StoreStats
+from .index.vectors import Hits, VectorIndex
+from .integrations.collection import Collection
 from .passages import KnowledgeBase, Passage
-from .rerank import CrossEncoderReranker, LikelihoodReranker, ListwiseReranker, RerankedKnowledge, Reranker
-from .store import Manifest, Store, StoreStats, is_index, read_manifest
+from .query.filters import Where
+from .query.instructions import Facet, read_instruction
+from .query.mentions import Mention, NameFinder
+from .search.dialogue import DialogueOptions, DialogueSearch
+from .search.fusion import reciprocal_rank_fusion, weighted_sum
+from .search.knowledge import Changes, LocalKnowledge
+from .search.options import SearchOptions
+from .search.rerank import CrossEncoderReranker, LikelihoodReranker, ListwiseReranker, RerankedKnowledge, Reranker
 
 __all__ = [
     "CenteringEmbedder",

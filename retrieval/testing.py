@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .embedding import Embedder, Kind, Vectors
+from .embedding.embedder import Embedder, Kind, Vectors
 from .passages import KnowledgeBase, Passage
 
 AWKWARD_QUERIES = (

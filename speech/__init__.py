@@ -4,35 +4,26 @@
 Models are loaded when their class is constructed, never at import.
 """
 
-from .asr import Calibration, Hypothesis, Recognizer, Transcript, Word
-from .audio import SPEECH_RATE, Audio
-from .confusion import ConfusionNetwork
-from .correction import BayesChooser, Choice, Chooser, FirstChooser, LanguageChooser, RoverChooser, SentenceScorer
-from .ctc import CTCRecognizer
-from .endpointing import Endpointing, EndpointOptions
+from .engines.ctc import CTCRecognizer
+from .engines.openai_whisper import OpenAIWhisperRecognizer
+from .engines.transformers_whisper import TransformersWhisperRecognizer
+from .engines.whisper import WhisperOptions, WhisperRecognizer
 from .errors import AudioError, ModelError, SpeechError, SynthesisError
-from .fulltext import FullTextCorrector
-from .nbest import distinct, normalizer, varied
-from .openai_whisper import OpenAIWhisperRecognizer
-from .sentences import sentences
-from .sink import WavSink
-from .source import frames
-from .streaming import Draft, Final, Partial, StreamingRecognizer
-from .transformers_whisper import TransformersWhisperRecognizer
-from .tts import HibariSynthesizer, Synthesizer, speakable
-from .vad import (
-    FRAME,
-    Segment,
-    Segmenter,
-    SileroDetector,
-    SpeechEnded,
-    SpeechEvent,
-    SpeechStarted,
-    VadOptions,
-    VoiceDetector,
-    speech_segments,
-)
-from .whisper import WhisperOptions, WhisperRecognizer
+from .lists.choosing import BayesChooser, Choice, Chooser, FirstChooser, LanguageChooser, RoverChooser, SentenceScorer
+from .lists.confusion import ConfusionNetwork
+from .lists.fulltext import FullTextCorrector
+from .lists.nbest import distinct, normalizer, varied
+from .live.events import Draft, Final, Partial
+from .live.recognizer import StreamingRecognizer
+from .sound.audio import SPEECH_RATE, Audio
+from .sound.endpointing import Endpointing, EndpointOptions
+from .sound.segments import Segment, Segmenter, SpeechEnded, SpeechEvent, SpeechStarted, VadOptions, speech_segments
+from .sound.sink import WavSink
+from .sound.source import frames
+from .sound.vad import FRAME, SileroDetector, VoiceDetector
+from .transcript import Calibration, Hypothesis, Recognizer, Transcript, Word
+from .voice.sentences import sentences
+from .voice.tts import HibariSynthesizer, Synthesizer, speakable
 
 __all__ = [
     "FRAME",

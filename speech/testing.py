@@ -13,12 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from .asr import Hypothesis, Recognizer, Transcript
-from .audio import SPEECH_RATE, Audio, Samples
-from .nbest import normalizer
-from .sentences import sentences
-from .tts import Synthesizer, speakable
-from .vad import FRAME, BatchVoiceDetector, VoiceDetector
+from .lists.nbest import normalizer
+from .sound.audio import SPEECH_RATE, Audio, Samples
+from .sound.vad import FRAME, BatchVoiceDetector, VoiceDetector
+from .transcript import Hypothesis, Recognizer, Transcript
+from .voice.sentences import sentences
+from .voice.tts import Synthesizer, speakable
 
 _AUDIBLE = 0.01
 

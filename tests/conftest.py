@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from vivavoce.agent import models
-from vivavoce.agent.assistant import ASR, EMBEDDING, LLM
+from vivavoce.agent import weights
+from vivavoce.agent.weights.registry import ASR, EMBEDDING, LLM
 
 ROOT = Path(__file__).parents[1]
 
 
 def _weights(name: str) -> Path:
     # `make test` fetches first, so that no test waits for a download.
-    return models.resolve(name, fetch=False)
+    return weights.resolve(name, fetch=False)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tables import Table
 
-from vivavoce.agent import models
-from vivavoce.agent.assistant import ASR
-from vivavoce.agent.eval_speech import evaluate_wer, faster_whisper
-from vivavoce.agent.evaluation import read_clips
+from vivavoce.agent import weights
+from vivavoce.agent.evaluation.rows import read_clips
+from vivavoce.agent.evaluation.speech import evaluate_wer, faster_whisper
+from vivavoce.agent.weights.registry import ASR
 from vivavoce.speech import WhisperRecognizer
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ N_BEST = 5
 
 
 def run(limit: int | None = None, manifests: Sequence[Path] = ()) -> Table:
-    folder = models.resolve(ASR)
+    folder = weights.resolve(ASR)
     ours, theirs = WhisperRecognizer(folder, device="cpu"), faster_whisper(str(folder))
     rows = []
     for manifest in manifests or [ROOT / "examples" / "coffeehouse" / "questions" / "manifest.jsonl"]:

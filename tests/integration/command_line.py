@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from vivavoce.agent.__main__ import main
+from vivavoce.agent.cli.app import main
 
 
 @dataclass(frozen=True)

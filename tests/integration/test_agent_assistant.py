@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vivavoce.agent import Decided, Heard, Persona, Retrieved, Said, TokenGate, TurnEnded, VoiceAgent, open_knowledge
-from vivavoce.agent.prompts import NOTHING_HEARD
+from vivavoce.agent.model.prompts import NOTHING_HEARD
 from vivavoce.agent.testing import check_chat_model, check_gate
 from vivavoce.memory.testing import ListRecord
 from vivavoce.speech import Audio, frames

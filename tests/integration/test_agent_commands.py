@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from vivavoce.agent.directed import DirectedSpeech
-from vivavoce.agent.eval_commands import evaluate_keywords
-from vivavoce.agent.evaluation import Clip, read_clips
-from vivavoce.agent.grammar import Grammar
-from vivavoce.agent.keywords import KEYWORD_HEARING, KeywordSpotter
-from vivavoce.agent.slots import SlotFiller
+from vivavoce.agent.evaluation.commands import evaluate_keywords
+from vivavoce.agent.evaluation.rows import Clip, read_clips
+from vivavoce.agent.understanding.directed import DirectedSpeech
+from vivavoce.agent.understanding.grammar import Grammar
+from vivavoce.agent.understanding.keywords import KEYWORD_HEARING, KeywordSpotter
+from vivavoce.agent.understanding.slots import SlotFiller
 from vivavoce.speech import WhisperOptions, WhisperRecognizer
 
 pytestmark = pytest.mark.weights

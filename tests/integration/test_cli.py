@@ -14,8 +14,8 @@ import soundfile
 from command_line import refused, vivavoce
 
 from vivavoce.agent import TransformersChatModel
-from vivavoce.agent.assistant import ASR, EMBEDDING, LLM
-from vivavoce.agent.prompts import NOTHING_HEARD
+from vivavoce.agent.model.prompts import NOTHING_HEARD
+from vivavoce.agent.weights.registry import ASR, EMBEDDING, LLM
 from vivavoce.retrieval import LocalKnowledge
 from vivavoce.retrieval.testing import HashEmbedder
 from vivavoce.speech import Audio, normalizer

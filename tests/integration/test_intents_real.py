@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from vivavoce.agent import TransformersChatModel
-from vivavoce.agent.intent_tuning import TunedEncoders, TuningOptions
-from vivavoce.agent.intents import EmbeddingReader, IntentClassifier, IntentOptions, StateReader, open_embedder
+from vivavoce.agent.model.embedder import default_embedder
+from vivavoce.agent.understanding.intents import IntentClassifier, IntentOptions
+from vivavoce.agent.understanding.readers import EmbeddingReader, StateReader
+from vivavoce.agent.understanding.tuning import TunedEncoders, TuningOptions
 
 pytestmark = pytest.mark.weights
 
@@ -59,7 +61,7 @@ def test_a_fine_tuned_encoder_knows_sentences_that_are_said_otherwise(minilm_dir
 
 
 def test_what_was_fine_tuned_opens_again_with_the_assistants_own_encoder(minilm_dir, tmp_path):
-    readers = [EmbeddingReader(open_embedder(device="cpu"))]
+    readers = [EmbeddingReader(default_embedder("cpu"))]
     options = IntentOptions(tuned_from=16, tuning=TuningOptions(members=2, epochs=4, batch=8))
     fitted = IntentClassifier(readers, encoder=minilm_dir, options=options, device="cpu")
     labels = [label for label, texts in EXAMPLES.items() for _ in texts]

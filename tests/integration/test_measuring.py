@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_line import refused, vivavoce
 
-from vivavoce.agent.directed import Wording
+from vivavoce.agent.understanding.directed import Wording
 from vivavoce.speech import Audio
 from vivavoce.speech.testing import FakeRecognizer
 

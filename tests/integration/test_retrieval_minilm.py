@@ -4,13 +4,8 @@ import time
 
 import pytest
 
-from vivavoce.agent.engines import open_embedder
-from vivavoce.retrieval import (
-    EmbedderMismatch,
-    LocalKnowledge,
-    SearchOptions,
-    SentenceTransformerEmbedder,
-)
+from vivavoce.agent.opening import open_embedder
+from vivavoce.retrieval import EmbedderMismatch, LocalKnowledge, SearchOptions, SentenceTransformerEmbedder
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder, check_knowledge
 
 pytestmark = pytest.mark.weights

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from vivavoce.agent import TransformersChatModel
-from vivavoce.agent.eval_nbest import ranked
-from vivavoce.agent.scoring import LanguageScorer, ScoringOptions, open_chooser
+from vivavoce.agent.evaluation.nbest import ranked
+from vivavoce.agent.model.scorer import LanguageScorer, ScoringOptions
+from vivavoce.agent.opening import open_chooser
 
 pytestmark = pytest.mark.weights
 

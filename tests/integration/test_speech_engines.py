@@ -10,13 +10,13 @@ import pytest
 import whisper_weights
 
 from vivavoce.agent import ConfigError
-from vivavoce.agent.engines import open_recognizer
+from vivavoce.agent.opening import open_recognizer
 from vivavoce.speech import Audio, ModelError, WhisperOptions, WhisperRecognizer, normalizer
-from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
+from vivavoce.speech.engines.openai_whisper import OpenAIWhisperRecognizer
+from vivavoce.speech.engines.transformers_whisper import TransformersWhisperRecognizer
+from vivavoce.speech.engines.whisper_tokens import WhisperTokens
+from vivavoce.speech.engines.windows import log_mel
 from vivavoce.speech.testing import check_recognizer
-from vivavoce.speech.transformers_whisper import TransformersWhisperRecognizer
-from vivavoce.speech.whisper_tokens import WhisperTokens
-from vivavoce.speech.windows import log_mel
 
 DATA = Path(__file__).parents[1] / "data" / "speech"
 CLIPS = [json.loads(line)["audio_filepath"] for line in (DATA / "manifest.jsonl").read_text().splitlines()]

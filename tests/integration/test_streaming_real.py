@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from vivavoce.agent.eval_streaming import evaluate_streaming
-from vivavoce.agent.evaluation import read_clips
-from vivavoce.agent.live import event_json, listening, quickened
+from vivavoce.agent.cli.listen import event_json
+from vivavoce.agent.evaluation.rows import read_clips
+from vivavoce.agent.evaluation.streaming import evaluate_streaming
 from vivavoce.speech import Audio, SpeechEnded, SpeechStarted, WhisperOptions, WhisperRecognizer, frames, normalizer
-from vivavoce.speech.streaming import Draft, Final, Partial
+from vivavoce.speech.live.events import Draft, Final, Partial
+from vivavoce.speech.live.hearing import listening, quickened
 
 DATA = Path(__file__).parents[1] / "data" / "speech"
 ROWS = [json.loads(line) for line in (DATA / "manifest.jsonl").read_text().splitlines()]

@@ -17,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("agent", "memory", "retrieval", "speech")
-MODULES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
+MODULES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+PACKAGES = sorted({path.parent for path in MODULES})
 HEAVY = {
     *(
         "bs4",
@@ -68,7 +69,8 @@ PUBLIC = {
 }
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS)
-each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 @functools.cache
@@ -98,29 +100,93 @@ def imported(nodes: Iterator[ast.AST]) -> Iterator[tuple[int, str]]:
             yield from ((node.level, f"{node.module or ''}.{alias.name}".lstrip(".")) for alias in node.names)
 
 
+def dotted(path: Path) -> tuple[str, ...]:
+    """Names from the folder down to the module; a package is its own `__init__`."""
+    return path.relative_to(ROOT).with_suffix("").parts
+
+
+NAMES = {dotted(path) for path in MODULES}
+
+
+def targets(path: Path, nodes: Iterator[ast.AST]) -> Iterator[tuple[str, ...]]:
+    """The modules of its folder that a module imports."""
+    package = dotted(path)[:-1]
+    for level, name in imported(nodes):
+        if level == 0:
+            continue
+        base = (*package[: len(package) - level + 1], *name.split("."))
+        for there in (base, (*base, "__init__"), base[:-1], (*base[:-1], "__init__")):
+            if there in NAMES:
+                yield there
+                break
+
+
 @each_module
 def test_arrows(path):
-    folder = path.parent.name
+    folder = dotted(path)[0]
     allowed = set(FOLDERS) - {folder} if folder == "agent" else set()
     for level, name in imported(ast.walk(tree(path))):
-        assert level <= 1, f"{path.name} climbs out of its folder: import another one as vivavoce.…"
+        assert level < len(dotted(path)), f"{path.name} climbs out of its folder: import another one as vivavoce.…"
         if level == 0 and name.split(".")[0] == "vivavoce":
             assert name.split(".")[1] in allowed, f"{folder} must not import {name}"
 
 
 @each_folder
 def test_no_circles(folder):
-    names = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
-    graph = {
-        name: {
-            there.split(".")[0]
-            for level, there in imported(at_import(tree(ROOT / folder / f"{name}.py")))
-            if level == 1 and there.split(".")[0] in names
-        }
-        for name in names
-    }
-    assert any(graph.values()) or folder == "memory", "relative imports are seen"
+    modules = [path for path in MODULES if dotted(path)[0] == folder]
+    graph = {dotted(path): set(targets(path, at_import(tree(path)))) for path in modules}
+    assert any(graph.values()), "relative imports are seen"
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def picture() -> dict[str, dict[str, list[str]]]:
+    """The house of CONTRIBUTING.md: for every folder its floors, from above, and the modules of each."""
+    block = re.search(r"^```text\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert block, "CONTRIBUTING.md shows the house in a ```text block"
+    house: dict[str, dict[str, list[str]]] = {}
+    floors: dict[str, list[str]] = {}
+    for line in block[1].splitlines():
+        indent, words = len(line) - len(line.lstrip()), line.split()
+        if indent == 0:
+            floors = house[words[0].rstrip("/")] = {}
+        elif indent == 2:
+            floors[words[0].rstrip("/")] = words[1:]
+        else:
+            floors[[*floors][-1]] += words
+    return house
+
+
+@each_folder
+def test_the_picture_is_the_disk(folder):
+    drawn = picture()[folder]
+    there = {name for name in (path.stem for path in (ROOT / folder).glob("*.py")) if not name.startswith("__")}
+    inside = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+    assert set(drawn) == there | inside
+    for floor in inside:
+        modules = sorted(path.stem for path in (ROOT / folder / floor).glob("*.py") if path.stem != "__init__")
+        assert drawn[floor] == modules, f"CONTRIBUTING.md draws other modules in {folder}/{floor}"
+
+
+@each_folder
+def test_floors_stand_on_lower_ones(folder):
+    height = {floor: -number for number, floor in enumerate(picture()[folder])}
+    for path in (path for path in MODULES if dotted(path)[0] == folder and not path.stem.startswith("__")):
+        own = dotted(path)[1]
+        # Imports inside functions count too: a floor is what can be understood without those above it.
+        for there in targets(path, ast.walk(tree(path))):
+            assert there[1] != "__init__", f"{path}: import from the module, not from the folder's public names"
+            assert there[1] == own or height[there[1]] < height[own], f"{path} imports from above: {'.'.join(there)}"
+
+
+@each_package
+def test_a_folder_is_taken_in_at_a_glance(package):
+    modules = [path.stem for path in package.glob("*.py") if not path.stem.startswith("__")]
+    assert len(modules) <= (8 if package == ROOT / "agent" else 15), "group them"
+
+
+@each_module
+def test_a_module_is_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600, "split it"
 
 
 @each_module
@@ -157,8 +223,9 @@ def test_vivavoce_is_a_namespace():
     assert not (ROOT / "__init__.py").exists() and not (ROOT / "vivavoce").exists()
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert setuptools["package-dir"] == {f"vivavoce.{folder}": folder for folder in FOLDERS}
-    assert sorted(setuptools["packages"]) == [f"vivavoce.{folder}" for folder in FOLDERS]
-    assert not any(path.is_dir() and any(path.glob("*.py")) for folder in FOLDERS for path in (ROOT / folder).iterdir())
+    there = {"vivavoce." + ".".join(package.relative_to(ROOT).parts) for package in PACKAGES}
+    assert set(setuptools["packages"]) == there and len(setuptools["packages"]) == len(there)
+    assert all((package / "__init__.py").is_file() for package in PACKAGES)
 
 
 def test_readme_tree_is_the_disk():
@@ -172,7 +239,7 @@ def test_readme_tree_is_the_disk():
         told.add(folder + name if indent else name)
     there = {"notebooks/"}
     for name in (*FOLDERS, "examples", "tests"):
-        there |= {f"{name}/"} | {f"{name}/{path.name}" for path in (ROOT / name).glob("*.py")}
+        there.add(f"{name}/")
         inside = (path for path in (ROOT / name).iterdir() if path.is_dir() and path.name != "__pycache__")
         there |= {f"{name}/{path.name}/" for path in inside if any(file.is_file() for file in path.rglob("*"))}
     assert told == there
@@ -181,7 +248,7 @@ def test_readme_tree_is_the_disk():
 def test_readme_lists_the_commands():
     commands = {
         node.name
-        for node in tree(ROOT / "agent" / "__main__.py").body
+        for node in tree(ROOT / "agent" / "cli" / "app.py").body
         if isinstance(node, ast.FunctionDef) and "app.command()" in map(ast.unparse, node.decorator_list)
     }
     rows = re.findall(r"^\| `vivavoce (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)

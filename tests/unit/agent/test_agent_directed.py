@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from vivavoce.agent.directed import DirectedSpeech, Wording, train_wording
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.grammar import Grammar
-from vivavoce.agent.keywords import WakePhrase
-from vivavoce.agent.slots import SlotFiller
+from vivavoce.agent.training.wording import train_wording
+from vivavoce.agent.understanding.directed import DirectedSpeech, Wording
+from vivavoce.agent.understanding.grammar import Grammar
+from vivavoce.agent.understanding.keywords import WakePhrase
+from vivavoce.agent.understanding.slots import SlotFiller
 from vivavoce.speech import Hypothesis, Transcript
 
 

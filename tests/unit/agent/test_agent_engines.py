@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vivavoce.agent import ConfigError
-from vivavoce.agent.engines import ENGINES, open_recognizer
+from vivavoce.agent.opening import ENGINES, open_recognizer
 from vivavoce.speech import Audio, ModelError
 from vivavoce.speech.testing import FakeRecognizer
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.eval_commands import evaluate_commands, evaluate_keywords, understood_examples
-from vivavoce.agent.evaluation import Clip, Noise
-from vivavoce.agent.grammar import Grammar
-from vivavoce.agent.keywords import KeywordSpotter
-from vivavoce.agent.slots import SlotFiller
+from vivavoce.agent.evaluation.commands import evaluate_commands, evaluate_keywords, understood_examples
+from vivavoce.agent.evaluation.noise import Noise
+from vivavoce.agent.evaluation.rows import Clip
+from vivavoce.agent.understanding.grammar import Grammar
+from vivavoce.agent.understanding.keywords import KeywordSpotter
+from vivavoce.agent.understanding.slots import SlotFiller
 from vivavoce.speech import Audio, Hypothesis, Transcript
 from vivavoce.speech.testing import FakeRecognizer
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.eval_nbest import evaluate_lists, ranked
-from vivavoce.agent.scoring import open_chooser
-from vivavoce.agent.training_corrector import TrainingOptions, ranked_readings
-from vivavoce.speech.correction import Choice
+from vivavoce.agent.evaluation.nbest import evaluate_lists, ranked
+from vivavoce.agent.opening import open_chooser
+from vivavoce.agent.training.corrector import TrainingOptions, ranked_readings
+from vivavoce.speech.lists.choosing import Choice
 
 
 class Last:

@@ -4,19 +4,19 @@ import random
 
 import pytest
 
-from vivavoce.agent.beir import Question, read_corpus, read_qrels, read_questions, write_run
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.eval_retrieval import (
+from vivavoce.agent.evaluation.beir import Question, read_corpus, read_qrels, read_questions, write_run
+from vivavoce.agent.evaluation.retrieval import (
     evaluate_dialogues,
     evaluate_retrieval,
     index_whole,
     measures,
     search_options,
 )
-from vivavoce.agent.misheard import Misheard
-from vivavoce.agent.training_embedder import gather
+from vivavoce.agent.training.embedder import gather
 from vivavoce.retrieval import DialogueSearch, SearchOptions
 from vivavoce.retrieval.testing import HashEmbedder
+from vivavoce.speech.lists.misheard import Misheard
 
 CORPUS = [
     {

@@ -20,7 +20,7 @@ from vivavoce.agent import (
     TokenGate,
     TransformersChatModel,
 )
-from vivavoce.agent.assistant import default_gate, is_small
+from vivavoce.agent.opening import default_gate, is_small
 from vivavoce.agent.testing import ScriptedModel, check_gate
 from vivavoce.speech import Hypothesis, Transcript
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.grammar import Grammar, Step
+from vivavoce.agent.understanding.grammar import Grammar, Step
 
 LIGHTS = """\
 context:

@@ -9,19 +9,11 @@ import numpy as np
 import pytest
 
 from vivavoce.agent import ConfigError, TransformersChatModel
-from vivavoce.agent.eval_intents import evaluate_intents, heard_in
-from vivavoce.agent.intent_tuning import Garbler, TunedEncoders, TuningOptions, forget
-from vivavoce.agent.intents import (
-    EmbeddingReader,
-    IntentClassifier,
-    IntentOptions,
-    LabelHead,
-    Mixture,
-    StateOptions,
-    StateReader,
-    TextReader,
-    plainly,
-)
+from vivavoce.agent.evaluation.intents import evaluate_intents, heard_in
+from vivavoce.agent.understanding.heads import LabelHead, Mixture
+from vivavoce.agent.understanding.intents import IntentClassifier, IntentOptions, plainly
+from vivavoce.agent.understanding.readers import EmbeddingReader, StateOptions, StateReader, TextReader
+from vivavoce.agent.understanding.tuning import Garbler, TunedEncoders, TuningOptions, forget
 from vivavoce.retrieval.testing import HashEmbedder
 from vivavoce.speech import Hypothesis, Transcript
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.keywords import KeywordOptions, KeywordSpotter, WakePhrase
+from vivavoce.agent.understanding.keywords import KeywordOptions, KeywordSpotter, WakePhrase
 from vivavoce.speech import Hypothesis, Transcript
 
 DIGITS = "zero one two three four five six seven eight nine".split()

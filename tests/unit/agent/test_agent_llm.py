@@ -20,8 +20,8 @@ from vivavoce.agent import (
     ReadOut,
     TransformersChatModel,
 )
-from vivavoce.agent.llm import without_sentinel
-from vivavoce.agent.prompts import SENTINEL, Message
+from vivavoce.agent.model.chat import without_sentinel
+from vivavoce.agent.model.prompts import SENTINEL, Message
 from vivavoce.agent.testing import ScriptedModel, check_chat_model
 
 pytestmark = pytest.mark.usefixtures("one_cpu")

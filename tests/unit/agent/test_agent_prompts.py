@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vivavoce.agent import ConfigError, Persona
-from vivavoce.agent.prompts import DONT_KNOW, SENTINEL, ask_for_sentinel, looked_up, user_turn
+from vivavoce.agent.model.prompts import DONT_KNOW, SENTINEL, ask_for_sentinel, looked_up, user_turn
 from vivavoce.retrieval import Passage
 from vivavoce.speech import Hypothesis, Transcript
 

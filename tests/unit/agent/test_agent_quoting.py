@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vivavoce.agent import FirstToken, Said
-from vivavoce.agent.prompts import DONT_KNOW
-from vivavoce.agent.quoting import QuoteOptions, ScoringGeneration, prose, quote
+from vivavoce.agent.model.prompts import DONT_KNOW
+from vivavoce.agent.turn.quoting import QuoteOptions, ScoringGeneration, prose, quote
 from vivavoce.retrieval import Passage
 from vivavoce.retrieval.testing import HashEmbedder
 from vivavoce.speech import Hypothesis, Transcript

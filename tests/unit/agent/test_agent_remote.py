@@ -26,7 +26,7 @@ from vivavoce.agent import (
     TokenGate,
     VoiceAgent,
 )
-from vivavoce.agent.prompts import DONT_KNOW, SENTINEL
+from vivavoce.agent.model.prompts import DONT_KNOW, SENTINEL
 from vivavoce.agent.testing import check_chat_model
 from vivavoce.memory.testing import ListRecord
 from vivavoce.retrieval.testing import FakeKnowledge

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.scoring import LanguageScorer, ScoringOptions, open_chooser
+from vivavoce.agent.model.scorer import LanguageScorer, ScoringOptions
+from vivavoce.agent.opening import open_chooser
 
 TEXTS = ["the band played", "the ban played on", "the", "rain", ""]
 

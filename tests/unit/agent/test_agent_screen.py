@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vivavoce.agent import Decided, Decision, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded, models
-from vivavoce.agent.doctor import examine
-from vivavoce.agent.screen import Screen, hypotheses_table, passages_table
+from vivavoce.agent import Decided, Decision, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded, weights
+from vivavoce.agent.cli.doctor import examine
+from vivavoce.agent.cli.screen import Screen, hypotheses_table, passages_table
 from vivavoce.retrieval import Passage
 from vivavoce.speech import Audio, Hypothesis, Transcript
 
@@ -144,7 +144,7 @@ def test_the_doctor_names_what_would_run_where(findings):
 
 def test_the_doctor_says_what_is_not_there_and_what_to_do(findings, tmp_path):
     assert findings["cache"].state == str(tmp_path)
-    for name in models.REGISTRY:
+    for name in weights.REGISTRY:
         assert findings[name].state == "not fetched"
         assert findings[name].fix == f"vivavoce models fetch {name}"
         assert findings[name].as_text().endswith(f"not fetched  → vivavoce models fetch {name}")

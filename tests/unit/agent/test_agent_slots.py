@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.grammar import Grammar
-from vivavoce.agent.slots import SlotFiller, SlotOptions
+from vivavoce.agent.understanding.grammar import Grammar
+from vivavoce.agent.understanding.slots import SlotFiller, SlotOptions
 from vivavoce.speech import Hypothesis, Transcript
 
 COFFEE = """\

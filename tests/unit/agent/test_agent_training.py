@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vivavoce.agent import ConfigError, ReadOut, TransformersChatModel
-from vivavoce.agent.training import train_read_out
+from vivavoce.agent.training.readout import train_read_out
 
 pytestmark = pytest.mark.usefixtures("one_cpu")
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_cpu")
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
     """In bfloat16 a kernel is compiled for each length of prompt, which costs more than all the rest."""
-    monkeypatch.setattr("vivavoce.agent.llm.pick_dtype", lambda dtype, device: torch.float32)
+    monkeypatch.setattr("vivavoce.agent.model.local.pick_dtype", lambda dtype, device: torch.float32)
 
 
 def dialogue(needs: bool, number: int) -> dict:

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from vivavoce.agent.errors import ConfigError
-from vivavoce.agent.eval_nbest import ranked
-from vivavoce.agent.scoring import read_weights
-from vivavoce.agent.training_chooser import train_chooser
+from vivavoce.agent.evaluation.nbest import ranked
+from vivavoce.agent.opening import read_weights
+from vivavoce.agent.training.chooser import train_chooser
 from vivavoce.speech import Transcript
-from vivavoce.speech.correction import LanguageChooser, LanguageOptions
-from vivavoce.speech.evidence import EVIDENCE
+from vivavoce.speech.lists.choosing import LanguageChooser, LanguageOptions
+from vivavoce.speech.lists.evidence import EVIDENCE
 
 
 class KnowsBand:

@@ -31,9 +31,9 @@ from vivavoce.agent import (
     TurnEnded,
     VoiceAgent,
 )
-from vivavoce.agent.prompts import DONT_KNOW, NOTHING_HEARD
-from vivavoce.agent.state import serializer
+from vivavoce.agent.model.prompts import DONT_KNOW, NOTHING_HEARD
 from vivavoce.agent.testing import ScriptedModel
+from vivavoce.agent.turn.state import serializer
 from vivavoce.memory import Episode, SQLiteRecord
 from vivavoce.memory.testing import ListRecord
 from vivavoce.retrieval import Passage

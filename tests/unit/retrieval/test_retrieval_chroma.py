@@ -10,7 +10,7 @@ from chromadb.config import Settings
 from chromadb.utils.embedding_functions import DefaultEmbeddingFunction, ONNXMiniLM_L6_V2, known_embedding_functions
 
 from vivavoce.retrieval import DimensionMismatch, EmbeddingError, IndexNotFound, KnowledgeBase, StoreError
-from vivavoce.retrieval.chroma import ChromaKnowledge
+from vivavoce.retrieval.integrations.chroma import ChromaKnowledge
 from vivavoce.retrieval.testing import HashEmbedder, check_knowledge
 
 QUESTION = "When in the morning do you open?"

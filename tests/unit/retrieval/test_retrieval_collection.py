@@ -5,7 +5,7 @@ from chroma_function import HASHED, Function
 from chromadb.config import Settings
 
 from vivavoce.retrieval import DimensionMismatch, LoadingError, LocalKnowledge, SearchOptions
-from vivavoce.retrieval.collection import Collection
+from vivavoce.retrieval.integrations.collection import Collection
 
 IDS = ["hours", "milk", "dogs", "beans"]
 TEXTS = ["We open at seven in the morning.", "Oat milk costs sixty cents.", "Dogs are welcome.", "Beans from Kenya."]

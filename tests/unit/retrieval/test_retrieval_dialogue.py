@@ -10,7 +10,7 @@ from vivavoce.retrieval import (
     SearchOptions,
 )
 from vivavoce.retrieval.testing import HashEmbedder, check_knowledge
-from vivavoce.speech.phonetics import sound_string
+from vivavoce.speech.lists.phonetics import sound_string
 
 PLACES = ["Underdogs Too", "The Flying Falafel", "Good Hotel", "Hotel Nikko", "Taj Cuisine - Union Square", "Fable"]
 ANSWERS = {

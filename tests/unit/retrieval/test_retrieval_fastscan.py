@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from vivavoce.retrieval import Document, LocalKnowledge, VectorIndex, read_manifest
-from vivavoce.retrieval import index as index_module
-from vivavoce.retrieval.fastscan import FastScan
+from vivavoce.retrieval.index import vectors as index_module
+from vivavoce.retrieval.index.fastscan import FastScan
 
 DIM = 64
 

@@ -24,10 +24,8 @@ from vivavoce.retrieval import (
     chunk_document,
     load_file,
     load_folder,
-    loading,
-    webpage,
-    word,
 )
+from vivavoce.retrieval.documents import loading, webpage, word
 from vivavoce.retrieval.testing import HashEmbedder
 
 
@@ -323,7 +321,7 @@ def test_a_damaged_page_does_not_take_the_others_with_it(tmp_path):
 )
 def test_a_damaged_pdf_is_left_out(tmp_path, content, why, caplog):
     assert why in reason(tmp_path, "a.pdf", content)
-    assert {record.name for record in caplog.records} == {"vivavoce.retrieval.loading"}, "pypdf keeps quiet"
+    assert {record.name for record in caplog.records} == {"vivavoce.retrieval.documents.loading"}, "pypdf keeps quiet"
     assert logging.getLogger("pypdf").level == logging.NOTSET
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vivavoce.retrieval import DeviceUnavailable, DimensionMismatch, EmbeddingError, VectorIndex
-from vivavoce.retrieval import index as index_module
+from vivavoce.retrieval.index import vectors as index_module
 
 
 def unit(n, dim, seed=0):

@@ -14,7 +14,7 @@ from vivavoce.retrieval import (
     SearchOptions,
     SkippedFile,
 )
-from vivavoce.retrieval.keyword import content_terms
+from vivavoce.retrieval.query.keyword import content_terms
 from vivavoce.retrieval.testing import AWKWARD_QUERIES, FakeKnowledge, HashEmbedder, check_knowledge
 
 PAGES = {

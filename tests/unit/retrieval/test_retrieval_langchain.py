@@ -6,7 +6,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from vivavoce.retrieval import Document, KnowledgeBase, LocalKnowledge, Passage
-from vivavoce.retrieval.langchain import KnowledgeRetriever, LangChainKnowledge
+from vivavoce.retrieval.integrations.langchain import KnowledgeRetriever, LangChainKnowledge
 from vivavoce.retrieval.testing import FakeKnowledge, HashEmbedder, check_knowledge
 
 PAGES = [

@@ -7,7 +7,7 @@ from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
 
 from vivavoce.retrieval import LoadingError, LocalKnowledge, SearchOptions
-from vivavoce.retrieval.langgraph import KnowledgeStore
+from vivavoce.retrieval.integrations.langgraph import KnowledgeStore
 from vivavoce.retrieval.testing import HashEmbedder
 
 EMBEDDER = HashEmbedder(512)

@@ -5,11 +5,12 @@ from test_retrieval_embedding import tiny_llama
 from test_retrieval_embedding import tokenizer as tokenizer
 from test_retrieval_training import PAIRS, SMALL, TEXTS
 
+from vivavoce.agent.training.contrastive import train_embedder
+from vivavoce.agent.training.plan import EmbedderTraining
 from vivavoce.retrieval import EmbeddingError, LLMEmbedder
-from vivavoce.retrieval.adapter import WEIGHTS
-from vivavoce.retrieval.lexical import fit_lexical, spoken
+from vivavoce.retrieval.embedding.adapter import WEIGHTS
+from vivavoce.retrieval.embedding.lexical import fit_lexical, spoken
 from vivavoce.retrieval.testing import check_embedder
-from vivavoce.retrieval.training import EmbedderTraining, train_embedder
 
 
 def table(tokens=50, width=12, seed=0):

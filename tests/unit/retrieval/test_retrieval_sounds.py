@@ -1,7 +1,7 @@
 import pytest
 
 from vivavoce.retrieval import Document, LocalKnowledge, SearchOptions
-from vivavoce.retrieval.sounds import SoundAlikes, spelled_sound
+from vivavoce.retrieval.query.sounds import SoundAlikes, spelled_sound
 from vivavoce.retrieval.testing import HashEmbedder
 
 

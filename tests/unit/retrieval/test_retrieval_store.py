@@ -26,7 +26,6 @@ from vivavoce.retrieval import (
     is_index,
     read_manifest,
 )
-from vivavoce.retrieval import store as store_module
 from vivavoce.retrieval.testing import HashEmbedder
 
 OLD = [Document("old.md", "# Old\n\nOat milk is free."), Document("b.md", "Tea.")]
@@ -91,7 +90,7 @@ def test_an_index_of_another_embedder_in_its_place_is_not_turned_to(index):
 
 
 def test_a_large_index_in_a_quarter_of_the_memory_is_the_same_on_disk(index, monkeypatch, tmp_path):
-    monkeypatch.setattr("vivavoce.retrieval.index.LEAST", 10)
+    monkeypatch.setattr("vivavoce.retrieval.index.vectors.LEAST", 10)
     with LocalKnowledge.open(index, HashEmbedder(), precision="int8") as small:
         with LocalKnowledge.open(index, HashEmbedder()) as exact:
             one, other = small.search("When do you open?"), exact.search("When do you open?")
@@ -196,7 +195,7 @@ def test_foreign_files_in_an_index_stay(index):
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "replacing"])
-@pytest.mark.parametrize("step", ["_sync", "_swap_manifest", "asdict"])
+@pytest.mark.parametrize("step", ["store.sync_folder", "store.swap_manifest", "folder.asdict"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")], ids=["ctrl-c", "full"])
 def test_an_interrupted_write_leaves_things_as_they_were(tmp_path, monkeypatch, existing, step, error):
     path = tmp_path / "index"
@@ -209,7 +208,7 @@ def test_an_interrupted_write_leaves_things_as_they_were(tmp_path, monkeypatch, 
 
     made = LocalKnowledge.from_documents(NEW, HashEmbedder())
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, step, fail)
+        patch.setattr(f"vivavoce.retrieval.index.{step}", fail)
         with made, pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else StoreError) as raised:
             made.save(path)
     if isinstance(raised.value, StoreError):
@@ -538,7 +537,7 @@ def test_what_a_killed_writer_left_is_no_problem_and_the_next_one_sweeps_it(inde
 
 
 def test_a_writer_that_waits_too_long_says_so(index, monkeypatch):
-    monkeypatch.setattr(store_module, "WAIT", 0.05)
+    monkeypatch.setattr("vivavoce.retrieval.index.folder.WAIT", 0.05)
     held = os.open(index, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)

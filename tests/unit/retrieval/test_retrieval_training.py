@@ -8,11 +8,12 @@ import pytest
 from test_retrieval_embedding import WORDS, tiny_llama
 from test_retrieval_embedding import tokenizer as tokenizer
 
+from vivavoce.agent.training.contrastive import train_embedder
+from vivavoce.agent.training.plan import EmbedderTraining, Pair
 from vivavoce.retrieval import EmbeddingError, LLMEmbedder, LoadingError
-from vivavoce.retrieval.adapter import Reading
-from vivavoce.retrieval.generation import question_log_likelihoods
+from vivavoce.retrieval.embedding.adapter import Reading
+from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
-from vivavoce.retrieval.training import EmbedderTraining, Pair, train_embedder
 
 PLAIN = [word for word in WORDS[2:] if word.isascii() and word.isalpha()]
 # Questions are in other words than all answers: what belongs together has to be learned.
@@ -168,7 +169,7 @@ def test_passages_that_make_a_question_likely_come_near(tokenizer, tmp_path):
         return question_log_likelihoods(model, of, pairs, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vivavoce.retrieval.training.question_log_likelihoods", watched)
+        patch.setattr("vivavoce.agent.training.contrastive.question_log_likelihoods", watched)
         options = replace(SMALL, pair_steps=3, text_steps=0, generation=1.0, candidates=3)
         train_embedder(tiny_llama(), tokenizer, PAIRS, [], tmp_path, options=options)
     assert len(read) == 3 * SMALL.pairs * 3

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.speech import Audio, AudioError, WavSink, frames
-from vivavoce.speech.audio import atomic_file
+from vivavoce.speech.sound.audio import atomic_file
 
 RATE = 16_000
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.speech import Hypothesis, Transcript, Word
-from vivavoce.speech.confusion import ConfusionNetwork
+from vivavoce.speech.lists.confusion import ConfusionNetwork
 
 WORDS = st.lists(st.sampled_from(["a", "sea", "see", "the", "thing", "I"]), min_size=1, max_size=6).map(" ".join)
 

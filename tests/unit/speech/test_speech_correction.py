@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.speech import Hypothesis, Transcript
-from vivavoce.speech.correction import (
+from vivavoce.speech.lists.choosing import (
     BayesChooser,
     FirstChooser,
     LanguageChooser,
@@ -18,7 +18,7 @@ from vivavoce.speech.correction import (
     sentence,
     word_errors,
 )
-from vivavoce.speech.evidence import unlike
+from vivavoce.speech.lists.evidence import unlike
 
 TEXTS = st.lists(
     st.lists(st.sampled_from("a sea see the thing".split()), min_size=1, max_size=5), min_size=1, max_size=5

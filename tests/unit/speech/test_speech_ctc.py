@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.speech import Audio, ModelError, VadOptions
-from vivavoce.speech.ctc import CTCOptions, CTCRecognizer, label_frames, label_log_probs, prefix_beam_search
+from vivavoce.speech.engines.ctc import CTCOptions, CTCRecognizer, label_frames, label_log_probs, prefix_beam_search
 from vivavoce.speech.testing import FakeDetector, check_recognizer
 
 LETTERS = "|etaonihsrdlumwcfgypbvkxjqz'"

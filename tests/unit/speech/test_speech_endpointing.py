@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vivavoce.speech import FRAME, SPEECH_RATE, Audio, Segmenter, SpeechEnded, SpeechStarted, VadOptions, frames
-from vivavoce.speech.endpointing import Endpointing, EndpointOptions
+from vivavoce.speech.sound.endpointing import Endpointing, EndpointOptions
 from vivavoce.speech.testing import FakeDetector
 
 FRAME_SECONDS = FRAME / SPEECH_RATE

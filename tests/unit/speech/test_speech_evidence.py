@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vivavoce.speech import Hypothesis, Transcript
-from vivavoce.speech.evidence import BY_HAND, EVIDENCE, evidence, fit_weights
+from vivavoce.speech.lists.evidence import BY_HAND, EVIDENCE, evidence, fit_weights
 
 NAMES = list(EVIDENCE)
 LIST = Transcript(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.speech import Hypothesis, Transcript
-from vivavoce.speech.correction import Choice
-from vivavoce.speech.fulltext import CorrectedText, Edit, FullTextCorrector
+from vivavoce.speech.lists.choosing import Choice
+from vivavoce.speech.lists.fulltext import CorrectedText, Edit, FullTextCorrector
 
 TEXT = st.lists(st.sampled_from(["One", "two.", "three,", "four"]), min_size=1, max_size=5).map(" ".join)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.speech import Audio, Hypothesis, Transcript, distinct, normalizer
-from vivavoce.speech.nbest import joined
+from vivavoce.speech.lists.nbest import joined
 from vivavoce.speech.testing import FakeRecognizer, check_recognizer
 
 

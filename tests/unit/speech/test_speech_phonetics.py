@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vivavoce.speech.phonetics import alignments, distance, omissions, phonemes, pronounce, substitutions
+from vivavoce.speech.lists.phonetics import alignments, distance, omissions, phonemes, pronounce, substitutions
 
 
 @pytest.mark.parametrize(("a", "b"), [("ate", "8"), ("for", "four"), ("two", "too"), ("16", "sixteen"), ("I'm", "i’m")])

@@ -27,16 +27,11 @@ from vivavoce.speech import (
     distinct,
     frames,
 )
-from vivavoce.speech.streaming import (
-    Draft,
-    Final,
-    Partial,
-    StreamingOptions,
-    StreamingRecognizer,
-    _Agreement,
-    _Job,
-    _Known,
-)
+from vivavoce.speech.live.agreement import Agreement
+from vivavoce.speech.live.events import Draft, Final, Partial
+from vivavoce.speech.live.recognizer import StreamingOptions, StreamingRecognizer
+from vivavoce.speech.live.utterance import Known
+from vivavoce.speech.live.worker import Job
 from vivavoce.speech.testing import FakeDetector, FakeRecognizer
 
 FRAME_SECONDS = FRAME / SPEECH_RATE
@@ -121,14 +116,14 @@ def test_a_final_list_may_contradict_the_partials_and_says_so():
 
 
 def test_languages_without_blanks_commit_signs():
-    agreement = _Agreement()
+    agreement = Agreement()
     agreement.hear("我想要一杯", "zh")
     agreement.hear("我想要一杯咖啡。", "zh")
     assert (agreement.committed, agreement.tentative) == ("我想要一杯", "咖啡。")
 
 
 def test_a_decode_that_changes_committed_words_is_aligned_with_them():
-    agreement = _Agreement()
+    agreement = Agreement()
     for text in (
         "good bye my",
         "good bye my friend",
@@ -146,14 +141,14 @@ WORDS = st.lists(st.sampled_from(["a", "B.", "b", "c,", "C!", "d", "—"]), max_
 @settings(deadline=None, max_examples=300)
 @given(st.lists(WORDS, max_size=12), st.sampled_from(["en", "zh"]))
 def test_what_is_committed_never_changes(texts, language):
-    agreement = _Agreement()
+    agreement = Agreement()
     committed = [""]
     for text in texts:
         agreement.hear(text, language)
         committed.append(agreement.committed)
     assert all(after.startswith(before) for before, after in itertools.pairwise(committed))
     if texts and texts[-1]:
-        again = _Agreement()
+        again = Agreement()
         again.hear(texts[-1], language)
         again.hear(texts[-1], language)
         assert again.committed.split() == texts[-1].split() and again.tentative == "", "agreement with itself is full"
@@ -363,14 +358,14 @@ def test_a_partial_that_does_not_fit_leaves_the_sound_to_the_next():
     assert not prompt and after > misfit + 0.32, "heard from the beginning, and later sound than the misfit's"
 
 
-def done(text: str) -> _Job:
-    job = _Job(lambda: Transcript((Hypothesis(text, -1.0, 3),), "en", 0.0, 1.0), 1.0, 1.0)
+def done(text: str) -> Job:
+    job = Job(lambda: Transcript((Hypothesis(text, -1.0, 3),), "en", 0.0, 1.0), 1.0, 1.0)
     job.run()
     return job
 
 
 def test_a_decode_that_two_threads_look_at_counts_once():
-    known, second = _Known(), done("one two three four")
+    known, second = Known(), done("one two three four")
     known.hear(done("one two"))
     copied = known.copy()
     known.hear(second)  # as the thread that feeds does, before the next decode begins

@@ -23,9 +23,9 @@ from vivavoce.speech import (
     frames,
     speech_segments,
 )
-from vivavoce.speech.source import speech_blocks
+from vivavoce.speech.sound.segments import speech_windows
+from vivavoce.speech.sound.source import speech_blocks
 from vivavoce.speech.testing import FakeDetector, check_detector
-from vivavoce.speech.vad import speech_windows
 
 FRAME_SECONDS = FRAME / SPEECH_RATE
 

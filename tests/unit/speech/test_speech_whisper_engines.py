@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 
 from vivavoce.speech import Audio, Hypothesis, ModelError, Transcript, VadOptions, WhisperOptions
-from vivavoce.speech.judging import compression, judge
-from vivavoce.speech.openai_whisper import OpenAIWhisperRecognizer
+from vivavoce.speech.engines.loading import torch_device, torch_number_format
+from vivavoce.speech.engines.openai_whisper import OpenAIWhisperRecognizer
+from vivavoce.speech.engines.transformers_whisper import TransformersWhisperRecognizer
+from vivavoce.speech.engines.whisper_tokens import WhisperTokens, context_ids
+from vivavoce.speech.engines.windows import WindowedRecognizer, log_mel, token_limit, window_transcript
+from vivavoce.speech.lists.judging import compression, judge
+from vivavoce.speech.sound.segments import Window
 from vivavoce.speech.testing import FakeDetector
-from vivavoce.speech.transformers_whisper import TransformersWhisperRecognizer
-from vivavoce.speech.vad import Window
-from vivavoce.speech.whisper_tokens import WhisperTokens, context_ids
-from vivavoce.speech.windows import (
-    WindowedRecognizer,
-    log_mel,
-    token_limit,
-    torch_device,
-    torch_number_format,
-    window_transcript,
-)
 
 ENGINES = [OpenAIWhisperRecognizer, TransformersWhisperRecognizer]
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)

@@ -1,0 +1,92 @@
+"""What is installed here, which weights, and what would run where."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from .. import weights
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "ctranslate2",
+    "faiss-cpu",
+    "faiss-gpu",
+    "sentence-transformers",
+    "langgraph",
+    "openai",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        check: What was looked at.
+        state: What was found.
+        fix: What to do about it; "" if nothing.
+    """
+
+    check: str
+    state: str
+    fix: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The line as the command prints it."""
+        return {"check": self.check, "state": self.state, "fix": self.fix}
+
+    def as_text(self) -> str:
+        """The line for people."""
+        return f"{self.check:24} {self.state}" + (f"  → {self.fix}" if self.fix else "")
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything; nothing is fetched and no model is loaded."""
+    yield Finding("python", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs")
+    found = set()
+    for package in _PACKAGES:
+        try:
+            yield Finding(package, metadata.version(package))
+            found.add(package)
+        except metadata.PackageNotFoundError:
+            yield Finding(package, "not installed", _extra(package))
+    if {"faiss-cpu", "faiss-gpu"} <= found:
+        yield Finding(
+            "faiss",
+            "faiss-cpu and faiss-gpu overwrite each other",
+            "pip uninstall -y faiss-cpu faiss-gpu && pip install faiss-gpu",
+        )
+    yield from _devices()
+    yield Finding("cache", str(weights.cache_dir()))
+    here = {model.spec.name: str(model.path) for model in weights.installed()}
+    for name in weights.REGISTRY:
+        yield Finding(name, here.get(name, "not fetched"), "" if name in here else f"vivavoce models fetch {name}")
+
+
+def _extra(package: str) -> str:
+    return {"faiss-gpu": "", "openai": "pip install 'vivavoce[openai]' for remote models"}.get(package, "make install")
+
+
+def _devices() -> Iterator[Finding]:
+    import ctranslate2
+    import faiss
+    import torch
+
+    from ..model.local import decodes_in_int8, pick_device, pick_dtype
+
+    device = pick_device("auto")
+    dtype = pick_dtype("auto", device)
+    decode = "int8" if decodes_in_int8("auto", device, dtype) else str(dtype).removeprefix("torch.")
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    yield Finding("gpu", gpu)
+    yield Finding("language model runs on", f"{device}, {str(dtype).removeprefix('torch.')}, decodes in {decode}")
+    whisper = "cuda, float16" if ctranslate2.get_cuda_device_count() else "cpu, int8"
+    yield Finding("Whisper runs on", whisper)
+    on_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    yield Finding("FAISS runs on", "cuda" if on_gpu else "cpu")

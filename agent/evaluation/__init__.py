@@ -1,0 +1,1 @@
+"""Measures on data of one's own; nothing is built in."""

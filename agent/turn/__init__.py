@@ -1,0 +1,1 @@
+"""One turn: its graph, the steps of it, what it knows, and what it tells while it happens."""

@@ -1,0 +1,182 @@
+"""The steps of a turn. Each reads the state, emits events as things happen, and returns what is new in the state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from langgraph.runtime import Runtime
+
+from vivavoce.memory import Episode
+from vivavoce.retrieval import Passage
+from vivavoce.speech import Hypothesis, Transcript, sentences
+
+from ..errors import ConfigError, TurnCancelled
+from ..model.prompts import DONT_KNOW, NOTHING_HEARD, Message, looked_up, user_turn
+from .events import Decided, Heard, Retrieved, Said, Saying
+from .quoting import quote
+from .state import Parts, TurnState, Walk
+
+
+def transcribe(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """Audio to an N-best list. Typed text is a list of one that is certain."""
+    walk = runtime.context
+    if walk.audio is None:
+        typed = state["typed"].strip()
+        heard = (
+            Transcript((Hypothesis(typed, 0.0, 1),), "", 0.0, 0.0)
+            if typed
+            else Transcript.nothing("nothing was typed", 0)
+        )
+    else:
+        if walk.parts.recognizer is None:
+            raise ConfigError("This assistant has no recogniser: give one, or ask in text", stage="transcribe")
+        with walk.watch.measure("asr"):
+            heard = walk.parts.recognizer.transcribe(walk.audio, n_best=walk.parts.options.n_best)
+    _check(walk)
+    runtime.stream_writer(Heard(heard))
+    return {"heard": heard}
+
+
+def anybody_spoke(state: TurnState) -> bool:
+    """Where to go after listening."""
+    return state["heard"].is_speech
+
+
+def excuse(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """Nobody spoke: say so without asking the language model, and record nothing."""
+    runtime.stream_writer(Saying(NOTHING_HEARD))
+    runtime.stream_writer(said := Said(NOTHING_HEARD))
+    return {"said": said}
+
+
+def decide(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """One forward pass over the prompt: the start of the answer, and P(<RET>)."""
+    walk, parts = runtime.context, runtime.context.parts
+    with walk.watch.measure("decide"):
+        walk.generation = parts.model.begin(_prompt(parts, state))
+        decision = parts.gate.decide(walk.generation.first, state["heard"])
+    if decision.retrieve and parts.knowledge is None:
+        decision = replace(decision, retrieve=False, reason=f"{decision.reason}, but there is nothing to look it up in")
+    _check(walk)
+    runtime.stream_writer(Decided(decision))
+    # A checkpoint brings back the whole state of the turn before; what that one looked up is no answer to this one.
+    return {"decision": decision, "passages": None}
+
+
+def wants_retrieval(state: TurnState) -> bool:
+    """Where to go after deciding."""
+    return state["decision"].retrieve
+
+
+def retrieve(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """Search with every likely hypothesis, so that the evidence may pick the right one."""
+    walk, parts = runtime.context, runtime.context.parts
+    with walk.watch.measure("search"):
+        passages = _search(parts, state)
+    _check(walk)
+    runtime.stream_writer(Retrieved(passages))
+    return {"passages": passages}
+
+
+def answer(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """Write the answer, sentence by sentence; after a look-up, only the passages are read before it."""
+    walk, parts = runtime.context, runtime.context.parts
+    generation = walk.generation
+    assert generation is not None, "decide runs before answer"
+    passages = state.get("passages")
+    try:
+        if passages is None:
+            said = _write(walk, runtime, Said(""))
+        elif not passages:
+            said = _say_whole(runtime, Said(DONT_KNOW))
+        elif parts.options.quote and parts.embedder is not None:
+            with walk.watch.measure("read"):
+                said = quote(generation, state["heard"], passages, parts.embedder)
+            said = _say_whole(runtime, said)
+        else:
+            with walk.watch.measure("read"):
+                generation.extend(looked_up(user_turn(state["heard"]), passages))
+            said = _write(walk, runtime, Said("", _sources(passages)))
+        walk.watch.timings["prefilled_tokens"] = generation.prefilled
+    finally:
+        generation.close()
+    runtime.stream_writer(said)
+    return {"said": said}
+
+
+def remember(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """Keep the finished turn; from here on it survives a crash."""
+    heard, decision, said = state["heard"], state["decision"], state["said"]
+    details: dict[str, Any] = {
+        "hypotheses": [[hypothesis.text, hypothesis.log_prob] for hypothesis in heard.hypotheses],
+        "retrieve": decision.retrieve,
+        "probability": decision.probability,
+        "sources": list(said.sources),
+    }
+    episode = Episode(state["turn_id"], state["thread_id"], heard.text, said.text, time.time(), details)
+    with runtime.context.watch.measure("remember"):
+        runtime.context.parts.record.remember(episode)
+    return {}
+
+
+def _prompt(parts: Parts, state: TurnState) -> list[Message]:
+    prompt = parts.persona.messages()
+    for episode in parts.record.history(state["thread_id"], parts.options.history):
+        prompt += [{"role": "user", "content": episode.heard}, {"role": "assistant", "content": episode.said}]
+    prompt.append({"role": "user", "content": user_turn(state["heard"])})
+    return prompt
+
+
+def _search(parts: Parts, state: TurnState) -> tuple[Passage, ...]:
+    knowledge, k, heard = parts.knowledge, parts.options.passages, state["heard"]
+    assert knowledge is not None, "decide asks before"
+    in_dialogue = getattr(knowledge, "search_dialogue", None)
+    if in_dialogue is not None:
+        before = parts.record.history(state["thread_id"], parts.options.history)
+        said = [text for episode in before for text in (episode.heard, episode.said)]
+        return tuple(in_dialogue([hypothesis.text for hypothesis in heard.hypotheses], heard.posteriors(), said, k))
+    many = getattr(knowledge, "search_many", None)
+    if many is None or len(heard.hypotheses) < 2:
+        return tuple(knowledge.search(heard.text, k))
+    return tuple(many([hypothesis.text for hypothesis in heard.hypotheses], heard.posteriors(), k))
+
+
+def _write(walk: Walk, runtime: Runtime[Walk], said: Said) -> Said:
+    """Say sentences as the model writes them; stop where it begins to repeat itself, as small models do."""
+    assert walk.generation is not None
+    written: list[str] = []
+    with walk.watch.measure("write"):
+        for sentence in sentences(walk.generation.stream(walk.parts.options.max_tokens)):
+            _check(walk)
+            if sentence in written:
+                break
+            walk.watch.mark("first_sentence")
+            written.append(sentence)
+            runtime.stream_writer(Saying(sentence))
+            if len(written) == walk.parts.options.max_sentences:
+                break
+    text = " ".join(written)
+    if not text:
+        return _say_whole(runtime, Said(DONT_KNOW))
+    return Said(text, () if _is_dont_know(text) else said.sources)
+
+
+def _say_whole(runtime: Runtime[Walk], said: Said) -> Said:
+    runtime.stream_writer(Saying(said.text))
+    return said
+
+
+def _is_dont_know(text: str) -> bool:
+    return text.lower().replace("’", "'").startswith(DONT_KNOW[:-1].lower())
+
+
+def _sources(passages: Sequence[Passage]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(passage.source for passage in passages))
+
+
+def _check(walk: Walk) -> None:
+    if walk.cancelled.is_set():
+        raise TurnCancelled("The turn was cancelled", stage="answer")

@@ -1,0 +1,118 @@
+"""What one turn knows: in the graph's state what may be stored, in its context what may not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from vivavoce.memory import Record
+from vivavoce.retrieval import Embedder, KnowledgeBase, Passage
+from vivavoce.speech import Audio, Hypothesis, Recognizer, Transcript, Word
+
+from ..model.chat import ChatModel, Generation
+from ..model.gate import Decision, Gate
+from ..model.prompts import Persona
+from .events import Said
+
+
+class TurnState(TypedDict, total=False):
+    """The graph's state: words, scores and ids, small enough for a checkpoint. Audio and models are in the context."""
+
+    turn_id: str
+    thread_id: str
+    typed: str
+    heard: Transcript
+    decision: Decision
+    passages: tuple[Passage, ...] | None
+    said: Said
+
+
+_STORED = (Transcript, Hypothesis, Word, Decision, Passage, Said)
+
+
+def serializer() -> JsonPlusSerializer:
+    """Reads back only the types that a turn's state is made of, whatever a checkpoint file holds."""
+    return JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in _STORED])
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """How answers are made.
+
+    Attributes:
+        n_best: Hypotheses asked of the recogniser.
+        passages: How many passages are looked up.
+        history: How many earlier turns the model reads.
+        max_tokens: Longest answer.
+        max_sentences: An answer in the model's own words ends after so many sentences; what is spoken should be short.
+        quote: Answer a look-up with the sentence of the passages that fits best, word for word. Models too small to
+            answer reliably in their own words need it; None asks the model's size: below a billion parameters quotes.
+    """
+
+    n_best: int = 5
+    passages: int = 3
+    history: int = 4
+    max_tokens: int = 64
+    max_sentences: int = 2
+    quote: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n_best", "passages", "max_tokens", "max_sentences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.history < 0:
+            raise ValueError(f"history must be 0 or more, not {self.history}")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an assistant is made of; every part is an object with one or two methods."""
+
+    model: ChatModel
+    gate: Gate
+    record: Record
+    recognizer: Recognizer | None = None
+    knowledge: KnowledgeBase | None = None
+    embedder: Embedder | None = None
+    persona: Persona = field(default_factory=Persona)
+    options: AnswerOptions = field(default_factory=AnswerOptions)
+
+
+class Stopwatch:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter()
+        self.timings: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Time a block as ``<stage>_ms``; several blocks of a stage are added up."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = 1000 * (time.perf_counter() - begin)
+            self.timings[f"{stage}_ms"] = self.timings.get(f"{stage}_ms", 0.0) + spent
+
+    def mark(self, moment: str) -> None:
+        """Note, once, how long after the beginning something happened, as ``<moment>_ms``."""
+        self.timings.setdefault(f"{moment}_ms", 1000 * (time.perf_counter() - self._begin))
+
+
+@dataclass(slots=True)
+class Walk:
+    """The context of one run of the graph: the parts, and what lives only as long as the turn."""
+
+    parts: Parts
+    audio: Audio | None = None
+    generation: Generation | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    delivered: threading.Event = field(default_factory=threading.Event)

@@ -1,0 +1,1 @@
+"""Texts become vectors that are close when the meaning is."""

@@ -1,0 +1,200 @@
+"""A knowledge base as the long-term memory of a LangGraph graph: its ``BaseStore``.
+
+::
+
+    store = KnowledgeStore(LocalKnowledge.create("memories.index", embedder), fields=["text"])
+    graph = builder.compile(store=store)
+    store.put(("users", "ann"), "coffee", {"text": "Ann drinks her coffee with oat milk."})
+    store.search(("users", "ann"), query="what does she take in her coffee")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    Item,
+    ListNamespacesOp,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+    get_text_at_path,
+    tokenize_path,
+)
+from langgraph.store.memory import InMemoryStore
+
+from ..documents.document import Document, Entry
+from ..passages import Passage
+from ..query.filters import Where
+from ..search.knowledge import LocalKnowledge
+
+_COMPARED = ("$gt", "$gte", "$lt", "$lte")
+
+
+class KnowledgeStore(BaseStore):
+    """A LangGraph store whose items are found by meaning, by words and by sound, and are on disk when a call returns.
+
+    Every item is a document of the knowledge base. As thread-safe as it is. Items do not expire: a ``ttl`` is refused.
+    """
+
+    def __init__(self, knowledge: LocalKnowledge, fields: Sequence[str] = ("$",)) -> None:
+        """Wrap a knowledge base.
+
+        Args:
+            knowledge: Where the items are kept, and what embeds them; ``LocalKnowledge.empty`` makes one in memory.
+            fields: Paths of what is searched in a value, as LangGraph writes them (``"text"``, ``"facts[*].content"``);
+                ``"$"`` is all of it, as JSON. The ``index`` of a `put` names others, or False for none.
+        """
+        self.knowledge = knowledge
+        self._fields = tuple(fields)
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Do several things: everything is read first, and then all is written; see ``BaseStore``.
+
+        Of several writes to one item, the last counts.
+
+        Raises:
+            ValueError: If an operation is unknown, or a filter is malformed.
+            LoadingError: If a value is not plain JSON.
+            StoreError: If it cannot be written; items that were there are still there.
+        """
+        results: list[Result] = []
+        written: dict[str, PutOp] = {}
+        for op in ops:
+            if isinstance(op, GetOp):
+                results.append(self._get(op))
+            elif isinstance(op, SearchOp):
+                results.append(self._search(op))
+            elif isinstance(op, ListNamespacesOp):
+                results.append(self._namespaces(op))
+            elif isinstance(op, PutOp):
+                written[_source(op.namespace, op.key)] = op
+                results.append(None)
+            else:
+                raise ValueError(f"There is no operation {type(op).__name__}.")
+        self._put(written)
+        return results
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """`batch` in a thread of its own."""
+        return await asyncio.to_thread(self.batch, list(ops))
+
+    def _get(self, op: GetOp) -> Item | None:
+        found = self.knowledge.entries([_source(op.namespace, op.key)])
+        return Item(**_item(found[0])) if found else None
+
+    def _put(self, written: Mapping[str, PutOp]) -> None:
+        gone = [source for source, op in written.items() if op.value is None]
+        kept = {source: op for source, op in written.items() if op.value is not None}
+        now = datetime.now(UTC).isoformat()
+        since = {entry.source: entry.metadata["created_at"] for entry in self.knowledge.entries([*kept])}
+        documents = [self._document(source, op, since.get(source, now), now) for source, op in kept.items()]
+        if documents:
+            self.knowledge.upsert(documents)
+        if gone:
+            self.knowledge.delete(gone)
+
+    def _document(self, source: str, op: PutOp, created: str, now: str) -> Document:
+        value = dict(op.value or {})
+        paths: Sequence[str] = () if op.index is False else self._fields if op.index is None else op.index
+        texts = [text for path in paths for text in get_text_at_path(value, tokenize_path(path))]
+        metadata = {
+            "namespace": _name(op.namespace),
+            "within": [_name(op.namespace[:depth]) for depth in range(1, len(op.namespace) + 1)],
+            "key": op.key,
+            "value": value,
+            "created_at": created,
+            "updated_at": now,
+        }
+        # One that shall not be found by its words is a document without any.
+        style: Literal["whole", "text"] = "whole" if texts else "text"
+        return Document(source, "\n".join(texts), style, metadata=metadata)
+
+    def _search(self, op: SearchOp) -> list[SearchItem]:
+        if op.limit < 1:
+            return []
+        where: list[Where] = [{"within": _name(op.namespace_prefix)}] if op.namespace_prefix else []
+        pushed, left = _split(op.filter or {}, "value")
+        where += pushed
+        chosen: Where | None = {"$and": where} if where else None
+        if left:
+            chosen = {"source": {"$in": self._fitting(chosen, left)}}
+        if not op.query:
+            found = self.knowledge.entries(where=chosen, limit=op.limit, offset=op.offset)
+            return [SearchItem(**_item(entry)) for entry in found]
+        passages = self.knowledge.search(op.query, op.offset + op.limit, where=chosen)
+        items = [SearchItem(**_item(passage), score=passage.score) for passage in passages[op.offset :]]
+        if len(items) < op.limit:  # then come those that cannot be compared, as in LangGraph's own stores
+            seen = {passage.source for passage in passages}
+            rest = [entry for entry in self.knowledge.entries(where=chosen) if entry.source not in seen]
+            skipped = max(0, op.offset - len(passages))
+            items += [SearchItem(**_item(entry)) for entry in rest[skipped:][: op.limit - len(items)]]
+        return items
+
+    def _fitting(self, where: Where | None, wanted: dict[str, Any]) -> list[str]:
+        """Sources of the items whose value LangGraph's own store finds fitting."""
+        entries = self.knowledge.entries(where=where)
+        told = InMemoryStore()
+        told.batch([PutOp((), entry.source, entry.metadata["value"]) for entry in entries])
+        return [item.key for item in told.search((), filter=wanted, limit=len(entries))]
+
+    def _namespaces(self, op: ListNamespacesOp) -> Result:
+        told = InMemoryStore()
+        told.batch([PutOp(tuple(json.loads(name)), "item", {}) for name in self.knowledge.values("namespace")])
+        return told.batch([op])[0]
+
+
+def _source(namespace: tuple[str, ...], key: str) -> str:
+    return _name((*namespace, key))
+
+
+def _name(parts: Sequence[str]) -> str:
+    return json.dumps(list(parts), ensure_ascii=False)
+
+
+def _item(found: Entry | Passage) -> dict[str, Any]:
+    told = found.metadata
+    return {
+        "namespace": tuple(json.loads(told["namespace"])),
+        "key": told["key"],
+        "value": told["value"],
+        "created_at": datetime.fromisoformat(told["created_at"]),
+        "updated_at": datetime.fromisoformat(told["updated_at"]),
+    }
+
+
+def _split(wanted: Mapping[str, Any], key: str) -> tuple[list[Where], dict[str, Any]]:
+    """As much of a filter as the database can answer without leaving out anything that fits; and what is left to tell.
+
+    The database finds an item of a list equal to a value, which LangGraph does not: what has to be equal is looked at
+    again.
+    """
+    parts: list[Where] = []
+    left: dict[str, Any] = {}
+    for name, value in wanted.items():
+        path = f"{key}.{name}"
+        if not isinstance(value, Mapping):
+            left[name] = value
+            if _single(value):
+                parts.append({path: value})
+        elif not any(inner.startswith("$") for inner in value):
+            more, rest = _split(value, path)
+            parts += more
+            left |= {name: rest} if rest or not value else {}
+        else:
+            parts += [{path: {how: what}} for how, what in value.items() if how in _COMPARED and _single(what)]
+            rest = {how: what for how, what in value.items() if not (how in _COMPARED and _single(what))}
+            left |= {name: rest} if rest else {}
+    return parts, left
+
+
+def _single(value: Any) -> bool:
+    return isinstance(value, str | int | float)

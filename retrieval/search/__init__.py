@@ -1,0 +1,1 @@
+"""Finds passages: channels fused, the dialogue in mind, the best read again."""

@@ -1,0 +1,1 @@
+"""Recognisers: every one gives an N-best list with log-probabilities that compare."""

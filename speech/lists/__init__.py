@@ -1,0 +1,1 @@
+"""What else it may have been: N-best lists, compared, weighed, chosen from and corrected."""

@@ -1,0 +1,1 @@
+"""Hearing while somebody speaks."""
