@@ -17,7 +17,7 @@ import typer
 from rich.logging import RichHandler
 
 from vivavoce.memory import RecordError
-from vivavoce.retrieval import LocalKnowledge, Passage, RerankedKnowledge, RetrievalError
+from vivavoce.retrieval import LocalKnowledge, Passage, Query, RerankedKnowledge, RetrievalError
 from vivavoce.speech import Audio, SpeechError, Transcript
 
 from .. import weights
@@ -141,7 +141,7 @@ def search(
                 if rerank:
                     base = RerankedKnowledge(knowledge, open_reranker(rerank, device=where_to, progress=advance))
                 return [
-                    (one, base.search_many(one.texts, k=k, where=only, instruction=instruction))
+                    (one, base.search_query(Query.of(one.texts, where=only, instruction=instruction), k))
                     for one in watched(asked, advance, "searching")
                 ]
 

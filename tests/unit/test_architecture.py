@@ -53,8 +53,9 @@ PUBLIC = {
         DialogueOptions DialogueSearch DimensionMismatch Document Embedder EmbedderMismatch EmbeddingError Entry
         Facet Heading Hits IndexCorrupt IndexNotFound InstructionNotUnderstood KnowledgeBase LLMEmbedder
         LikelihoodReranker ListwiseReranker LoadedFolder LoadingError LocalKnowledge Manifest Mention NameFinder
-        Passage RerankedKnowledge Reranker RetrievalError SearchOptions SentenceTransformerEmbedder SkippedFile
-        Store StoreError StoreStats VectorIndex Where chunk_document is_index load_file load_folder
+        Passage PlainKnowledge Query QueryKnowledge RerankedKnowledge Reranker RetrievalError SearchOptions
+        SentenceTransformerEmbedder SkippedFile Store StoreError StoreStats VectorIndex Where as_query_knowledge
+        chunk_document is_index load_file load_folder
         read_instruction read_manifest reciprocal_rank_fusion weighted_sum
     """,
     "speech": """

@@ -1,6 +1,6 @@
 import pytest
 
-from vivavoce.retrieval import Document, LocalKnowledge, SearchOptions
+from vivavoce.retrieval import Document, LocalKnowledge, Query, SearchOptions
 from vivavoce.retrieval.testing import HashEmbedder
 
 HOTELS = {
@@ -70,13 +70,17 @@ def test_a_malformed_filter_is_told(knowledge, where):
         knowledge.search("rooms", where=where)
 
 
-def test_favoured_passages_come_first_however_little_they_fit(knowledge):
+def test_boosted_passages_come_first_however_little_they_fit(knowledge):
     plain = knowledge.search("the avalon has rooms")
     assert plain[0].source == "avalon"
-    favoured = knowledge.search_many(["the avalon has rooms"], favour=[({"city": "York"}, 2.0), ({"stars": 3}, 1.5)])
-    assert [passage.source for passage in favoured[:3]] == ["carlton", "bristol", "avalon"]
-    assert favoured[2].score == pytest.approx(plain[0].score)
-    both = knowledge.search_many(["rooms"], where={"city": "Bath"}, favour=[({"city": "York"}, 2.0), ({"stars": 3}, 1)])
+    boosted = knowledge.search_query(
+        Query.of("the avalon has rooms", boosts=[({"city": "York"}, 2.0), ({"stars": 3}, 1.5)])
+    )
+    assert [passage.source for passage in boosted[:3]] == ["carlton", "bristol", "avalon"]
+    assert boosted[2].score == pytest.approx(plain[0].score)
+    both = knowledge.search_query(
+        Query.of("rooms", where={"city": "Bath"}, boosts=[({"city": "York"}, 2.0), ({"stars": 3}, 1)])
+    )
     assert [passage.source for passage in both] == ["bristol", "avalon"]
 
 
