@@ -25,17 +25,15 @@ def intents(
     from ..evaluation.rows import read_rows
     from ..understanding.intents import IntentClassifier
     from ..understanding.readers import open_readers
-    from ..understanding.tuning import forget
     from ..weights import EMBEDDING, resolve
 
-    where, checkpoint = device_name(device), out / "checkpoint"
+    where, checkpoint = device_name(device), out / "checkpoint.pt"
     items, labels = training_items(read_rows(data, ("intent",)))
     with progress() as advance:
         readers = in_thread(lambda: open_readers(device=where, progress=advance))
         classifier = IntentClassifier(readers, encoder=resolve(EMBEDDING, progress=advance), device=where)
         in_thread(lambda: classifier.fit(items, labels, resume=checkpoint, progress=advance))
     classifier.save(out)
-    forget(checkpoint)
     tell(
         {
             "n": len(items),

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vivavoce.retrieval.embedding.embedder import digest_of, model_digest, tensor_bytes
+
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError
 from .local import TransformersChatModel, cached_forward
@@ -74,6 +76,12 @@ class LanguageScorer:
         self._start = [tokenizer.eos_token_id if start is None else start]
         self._worn = [] if adapter is None else _merged(chat.model, Path(adapter))
         self._read: tuple[list[int], Any] | None = None  # the context that was read last, and its keys and values
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two scorers if and only if they give the same scores (weights, adapter and opening)."""
+        merged = [tensor_bytes(weight).hex() for _, weight in self._worn]
+        return digest_of("language scorer", model_digest(self._chat.model), merged, self.options.opening)
 
     def score(self, texts: Sequence[str], *, context: str = "") -> tuple[float, ...]:
         """Sum of the log-probabilities of each text's tokens and of the line's end behind it, in nats.

@@ -73,9 +73,14 @@ class Student:
                 self._matrices[name] = trained
 
     @property
-    def trained(self) -> list[torch.nn.Parameter]:
-        """All trained weights."""
-        return list(self._matrices.values())
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """All weights that an adapter holds, by name."""
+        return self._matrices
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._matrices[PROJECTION].device
 
     @property
     def projecting(self) -> list[torch.nn.Parameter]:
@@ -285,7 +290,7 @@ class Learner:
 
         groups = [pair.group or pair.passage for pair in pairs]
         same = [[one == other for other in groups] for one in groups]
-        return torch.tensor(same, device=self._student.trained[0].device)
+        return torch.tensor(same, device=self._student.device)
 
     def _told_apart(self, queries: torch.Tensor, answers: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
         """InfoNCE both ways; what is the same as the right one is not held against it."""
@@ -307,4 +312,4 @@ class Learner:
 
         assert self._teacher is not None
         vectors: Vectors = self._teacher.embed(texts, kind=kind)
-        return torch.from_numpy(np.array(vectors)).to(self._student.trained[0].device)
+        return torch.from_numpy(np.array(vectors)).to(self._student.device)

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from tiny_embedder import tiny_llama
+from tiny_embedder import tokenizer as tokenizer
 
 from vivavoce.retrieval import (
     DeviceUnavailable,
@@ -11,29 +13,6 @@ from vivavoce.retrieval import (
     SentenceTransformerEmbedder,
 )
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
-
-WORDS = "<eos> <unk> we open at seven close on sunday oat milk costs sixty cents more . 拿铁".split()
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", unk_token="<unk>", padding_side="left")
-
-
-def tiny_llama(seed=0):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
-    )
-    return LlamaForCausalLM(config).eval()
 
 
 @pytest.fixture(scope="module")

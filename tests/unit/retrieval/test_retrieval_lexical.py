@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from test_retrieval_embedding import tiny_llama
-from test_retrieval_embedding import tokenizer as tokenizer
-from test_retrieval_training import PAIRS, SMALL, TEXTS
+from tiny_embedder import PAIRS, SMALL, TEXTS, tiny_llama
+from tiny_embedder import tokenizer as tokenizer
 
 from vivavoce.agent.training.contrastive import train_embedder
 from vivavoce.agent.training.plan import EmbedderTraining
