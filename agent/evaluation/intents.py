@@ -43,7 +43,10 @@ def evaluate_intents(
     Raises:
         ConfigError: If a row has no such field.
     """
-    from sklearn.metrics import f1_score
+    try:
+        from sklearn.metrics import f1_score
+    except ImportError as error:
+        raise ImportError("Measuring intents needs scikit-learn: pip install 'vivavoce[train]'") from error
 
     learned, labels = training_items(train)
     heard, wanted = [heard_in(row, field) for row in test], [str(row["intent"]) for row in test]

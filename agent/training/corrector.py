@@ -251,7 +251,10 @@ def _split(step: Sequence[RankedReadings], *columns: Any) -> Iterator[Any]:
 
 def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any, Any, str]:
     """Tokenizer, the frozen model with trainable matrices in its last layers, and the digest of its own weights."""
-    from peft import LoraConfig, get_peft_model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("Training the corrector needs the package peft: pip install 'vivavoce[train]'") from error
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ..model.local import pick_device, pick_dtype

@@ -100,9 +100,12 @@ def train_read_out(
     Raises:
         ConfigError: If a file has another form, or holds one label only.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score, roc_auc_score
-    from sklearn.preprocessing import StandardScaler
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import f1_score, roc_auc_score
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise ImportError("Training a read-out needs scikit-learn: pip install 'vivavoce[train]'") from error
 
     rng = random.Random(seed)
     sources = [_dialogues(path) for path in dialogues] + [_plain(path, True) for path in questions]

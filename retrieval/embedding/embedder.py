@@ -97,7 +97,12 @@ class SentenceTransformerEmbedder:
             EmbeddingError: If the model cannot be loaded.
             DeviceUnavailable: If ``"cuda"`` is asked for and not there.
         """
-        from sentence_transformers import SentenceTransformer
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ImportError(
+                "Sentence embedders need sentence-transformers: pip install 'vivavoce[embedding]'"
+            ) from error
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")

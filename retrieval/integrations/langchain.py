@@ -11,10 +11,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
-from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
-from langchain_core.vectorstores import VectorStore
+try:
+    from langchain_core.callbacks import CallbackManagerForRetrieverRun
+    from langchain_core.documents import Document
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.vectorstores import VectorStore
+except ImportError as error:
+    raise ImportError("LangChain's retrievers need langchain-core: pip install 'vivavoce[langchain]'") from error
 
 from ..passages import Passage
 from ..query.query import Query, as_query_knowledge

@@ -103,7 +103,10 @@ class CrossEncoderReranker:
             EmbeddingError: If the model cannot be loaded, or does not give one number.
             DeviceUnavailable: If ``"cuda"`` is asked for and not there.
         """
-        from sentence_transformers import CrossEncoder
+        try:
+            from sentence_transformers import CrossEncoder
+        except ImportError as error:
+            raise ImportError("Cross-encoders need sentence-transformers: pip install 'vivavoce[embedding]'") from error
 
         where = str(path_or_name)
         chosen = torch_device(device)

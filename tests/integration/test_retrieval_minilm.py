@@ -1,6 +1,5 @@
 """Retrieval with real sentence embeddings on a small handbook."""
 
-
 import pytest
 
 from vivavoce.agent.opening import open_embedder
