@@ -24,7 +24,7 @@ from ..documents.chunking import Chunk, words_digest
 from ..documents.document import Document, Entry
 from ..errors import LoadingError
 from ..passages import Passage
-from ..query.filters import Where, condition, facts, matches
+from ..query.filters import Matching, Where, condition, facts, shadowed
 from ..query.instructions import Facet
 from ..query.keyword import content_terms, match_expression, terms
 from ..query.sounds import SoundAlikes
@@ -78,6 +78,8 @@ class Cut:
             raise LoadingError(f"The metadata of {document.source} is not plain JSON ({error}).") from error
         places = " ".join(f"{chunk.id} {chunk.start} {chunk.end} {chunk.page}" for chunk in chunks)
         told = hashlib.sha256("\0".join((document.text, document.title, metadata, places)).encode())
+        if shadowed(document.metadata):
+            told.update(b"\0metadata")  # earlier versions wrote other facts of it
         if vectors is not None:
             told.update(np.ascontiguousarray(vectors, np.float32).tobytes())
         return cls(document, chunks, metadata, told.hexdigest())
@@ -97,7 +99,8 @@ class PassageTable:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take over a connection in autocommit mode to a database with `SCHEMA`."""
         self._connection = connection
-        connection.create_function("regexp", 2, matches, deterministic=True)
+        self._matching = Matching()
+        connection.create_function("regexp", 2, self._matching, deterministic=True)
         self._lock = threading.RLock()
         self._depth = 0
         self._counted: tuple[int, dict[str, int]] = (-1, {})  # passages that hold a term, at a change
@@ -537,7 +540,7 @@ class PassageTable:
         return self._all(sql, values)[0][0]
 
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._lock, self._matching.limited():
             return self._connection.execute(sql, values).fetchall()
 
     def _each(self, sql: str) -> Iterator[Any]:
