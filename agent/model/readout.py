@@ -57,8 +57,9 @@ class ReadOut:
         """
         if config.hidden_size != len(self.weights) or not 0 <= self.layer <= config.num_hidden_layers:
             raise ConfigError(
-                f"The read-out was trained on {self.model} (layer {self.layer}, width {len(self.weights)}); this model "
-                f"has {config.num_hidden_layers} layers of width {config.hidden_size}: `vivavoce calibrate` makes one",
+                f"The read-out was trained on {self.model} (layer {self.layer}, width {len(self.weights)}); this "
+                f"model has {config.num_hidden_layers} layers of width {config.hidden_size}: "
+                "`vivavoce train read-out` makes one",
                 stage="config",
             )
 
@@ -75,7 +76,7 @@ class ReadOut:
             return cls(str(data["model"]), int(data["layer"]), weights, float(data["bias"]), float(data["threshold"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} is no read-out ({error}): `vivavoce calibrate` makes one", stage="config"
+                f"{path} is no read-out ({error}): `vivavoce train read-out` makes one", stage="config"
             ) from error
 
     @classmethod

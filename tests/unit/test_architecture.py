@@ -246,14 +246,28 @@ def test_readme_tree_is_the_disk():
     assert told == there
 
 
+def verbs(typer_app) -> set[str]:
+    """The names that a typer app answers to, first words only."""
+    commands = {info.name or info.callback.__name__.replace("_", "-") for info in typer_app.registered_commands}
+    return commands | {info.name for info in typer_app.registered_groups}
+
+
 def test_readme_lists_the_commands():
-    commands = {
-        node.name
-        for node in tree(ROOT / "agent" / "cli" / "app.py").body
-        if isinstance(node, ast.FunctionDef) and "app.command()" in map(ast.unparse, node.decorator_list)
-    }
-    rows = re.findall(r"^\| `vivavoce (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert sorted(rows) == sorted(commands | {"eval", "index", "models", "train"})
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    app = importlib.import_module("vivavoce.agent.cli.app").app
+    assert sorted(re.findall(r"^\| `vivavoce (\w+)", readme, re.M)) == sorted(verbs(app))
+    groups = {info.name: info.typer_instance for info in app.registered_groups}
+    for name in ("eval", "train"):
+        [row] = re.findall(rf"^\| `vivavoce {name} VERB` \| [^:|]+: (.+) \|$", readme, re.M)
+        assert sorted(re.findall(r"`([\w-]+)`", row)) == sorted(verbs(groups[name]))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "agent" / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_no_function_of_the_command_line_has_over_eight_parameters(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert len(taken) <= 8, f"{node.name}: group options in a dataclass, see agent/cli/options.py"
 
 
 def test_everybody_runs_the_same_six_names():

@@ -126,7 +126,7 @@ def test_a_file_that_is_no_reader(tmp_path, content):
     path = tmp_path / "reader.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match=r"reader\.json is no read-out .*vivavoce calibrate"):
+    with pytest.raises(ConfigError, match=r"reader\.json is no read-out .*vivavoce train read-out"):
         ReadOut.load(path)
 
 

@@ -386,7 +386,7 @@ def test_a_read_out_of_another_model(tiny_llm):
         ReadOut("big", 1, np.zeros(576, np.float32), 0.0),
         ReadOut("deep", 20, np.zeros(64, np.float32), 0.0),
     ):
-        with pytest.raises(ConfigError, match=r"trained on (big|deep).*vivavoce calibrate"):
+        with pytest.raises(ConfigError, match=r"trained on (big|deep).*vivavoce train read-out"):
             TransformersChatModel(tiny_llm, read_out=reader, device="cpu", options=EXACT)
 
 
