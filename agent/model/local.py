@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vivavoce.retrieval.embedding.identity import model_name
+
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError, ModelUnavailable
 from .chat import Device, FirstToken, without_sentinel
@@ -108,7 +110,7 @@ class TransformersChatModel:
         self.options = options or LocalModelOptions()
         self.device = pick_device(device)
         self.tokenizer, self.model = on_model_thread(lambda: self._load(folder))
-        self.name = Path(folder).name
+        self.name = model_name(folder)
         self.read_out = read_out
         if read_out is not None:
             read_out.check(self.model.config)

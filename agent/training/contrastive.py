@@ -18,6 +18,7 @@ from vivavoce.retrieval.embedding.adapter import (
     write,
 )
 from vivavoce.retrieval.embedding.embedder import Embedder
+from vivavoce.retrieval.embedding.identity import model_name
 from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.errors import EmbeddingError
 
@@ -117,7 +118,7 @@ def train_embedder(
             checkpoint.save(student, optimizer, schedule, losses)
     card = {
         "what": "LoRA adapter: text embeddings from the lower layers of a language model",
-        "base": Path(str(getattr(model.config, "name_or_path", ""))).name,
+        "base": model_name(getattr(model.config, "name_or_path", "")),
         "teacher": teacher.name if teacher else None,
         "pairs": len(pairs),
         "texts": len(texts),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vivavoce.retrieval.embedding.identity import model_name
 from vivavoce.speech import normalizer
 from vivavoce.speech.lists.choosing import sentence, word_errors
 
@@ -147,7 +148,7 @@ def train_corrector(
     checkpoint.unlink(missing_ok=True)
     card = {
         "what": "LoRA adapter: ranks what was said above what it sounds like",
-        "base": Path(model).name,
+        "base": model_name(model),
         "data": [path.name for path in data],
         "lists": len(lists),
         "settings": {

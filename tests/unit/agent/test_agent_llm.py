@@ -23,6 +23,7 @@ from vivavoce.agent import (
 from vivavoce.agent.model.chat import without_sentinel
 from vivavoce.agent.model.prompts import SENTINEL, Message
 from vivavoce.agent.testing import ScriptedModel, check_chat_model
+from vivavoce.retrieval import LLMEmbedder
 
 pytestmark = pytest.mark.usefixtures("one_cpu")
 
@@ -70,6 +71,15 @@ def test_the_model_keeps_the_contract(model):
     check_chat_model(model)
     assert isinstance(model, ChatModel) and isinstance(model.begin(chat("hello")), Generation)
     assert model.name == "tiny-llm"
+
+
+def test_a_model_of_the_hub_is_called_by_its_name(tiny_llm, tmp_path):
+    snapshot = tmp_path / "models--owner--tiny-llm" / "snapshots" / "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(tiny_llm)
+    loaded = load(snapshot)
+    assert loaded.name == "tiny-llm"
+    assert LLMEmbedder(loaded.model, loaded.tokenizer).name == "tiny-llm"
 
 
 def test_the_fake_keeps_the_contract():
