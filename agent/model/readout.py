@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..weights import REGISTRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class ReadOut:
     @classmethod
     def shipped(cls, model: str) -> Self | None:
         """The reader that comes with the package for a model of the registry; None if there is none."""
+        if model not in REGISTRY:  # else a name such as "../x" would be read as a path
+            return None
         path = resources.files("vivavoce.agent") / "data" / f"{model}.json"
         with resources.as_file(path) as file:
             return cls.load(file) if file.is_file() else None

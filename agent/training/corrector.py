@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vivavoce.retrieval.embedding.embedder import model_digest
+from vivavoce.retrieval.embedding.identity import model_digest, model_name
 from vivavoce.speech import normalizer
 from vivavoce.speech.lists.choosing import sentence, word_errors
 
@@ -146,7 +146,7 @@ def train_corrector(
     adapted.save_pretrained(str(out))
     card = {
         "what": "LoRA adapter: ranks what was said above what it sounds like",
-        "base": Path(model).name,
+        "base": model_name(model),
         "data": [path.name for path in data],
         "lists": len(lists),
         "settings": {

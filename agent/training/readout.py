@@ -137,7 +137,7 @@ def train_read_out(
     weights = fitted.coef_[0] / scaler.scale_
     slope, bias = _platt(states[cut:end] @ weights, labels[cut:end])
     weights = (slope * weights).astype(np.float32)
-    reader = ReadOut(Path(model).name, layer, weights, bias, _THRESHOLD)
+    reader = ReadOut(chat.name, layer, weights, bias, _THRESHOLD)
     scored = np.array([reader.probability(state) for state in states[end:]])
     held = labels[end:]
     card = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.retrieval.embedding.embedder import model_digest
+from vivavoce.retrieval.embedding.identity import model_digest, model_name
 from vivavoce.speech.engines.loading import quiet_loading
 from vivavoce.speech.lists.phonetics import alignments, phonemes
 
@@ -147,7 +147,7 @@ class TunedEncoders:
         Raises:
             ConfigError: If the folder holds no such model.
         """
-        self.name = Path(folder).name
+        self.name = model_name(folder)
         self._labels = labels
         self._device = pick_device(device)
         try:

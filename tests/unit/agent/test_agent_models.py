@@ -22,6 +22,7 @@ from vivavoce.agent.weights import hub as hub_module
 from vivavoce.agent.weights import wheels as wheels_module
 from vivavoce.agent.weights.download import SourceFailed
 from vivavoce.agent.weights.gguf import _chat_template, convert_fetched
+from vivavoce.retrieval.embedding.identity import model_name
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -432,6 +433,7 @@ def test_any_model_of_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.asked.clear()
     assert weights.resolve("someone/tiny", fetch=False) == folder
+    assert model_name(folder) == "tiny", "as the hub's own client lays its cache out"
     assert hub.asked == []
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match=r"someone/tiny is not on this machine.* name its folder"):
