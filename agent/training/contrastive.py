@@ -13,7 +13,7 @@ from typing import Any
 
 from vivavoce.retrieval.embedding.adapter import write
 from vivavoce.retrieval.embedding.embedder import Embedder
-from vivavoce.retrieval.embedding.identity import model_digest, model_name
+from vivavoce.retrieval.embedding.identity import weights_digest, model_name
 from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.errors import EmbeddingError
 
@@ -97,7 +97,7 @@ def train_embedder(
         "teacher": teacher.fingerprint if teacher else None,
         "misheard": misheard is not None,
     }
-    run = Run.of(chain(pairs, texts), settings, model_digest(model), seed)
+    run = Run.of(chain(pairs, texts), settings, weights_digest(model), seed)
     checkpoint = Checkpoint(folder / "checkpoint.pt", run)
     descent = Descent(
         student.parameters, optimizer, checkpoint, steps=len(steps), warmup=0.05, save_every=options.save_every

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vivavoce.retrieval.embedding.identity import model_digest, model_name
+from vivavoce.retrieval.embedding.identity import weights_digest, model_name
 from vivavoce.speech import normalizer
 from vivavoce.speech.lists.choosing import sentence, word_errors
 
@@ -262,7 +262,7 @@ def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any,
     folder = str(weights.resolve(model))
     where = pick_device(device)
     base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype("auto", where), local_files_only=True)
-    digest, depth = model_digest(base), int(base.config.num_hidden_layers)
+    digest, depth = weights_digest(base), int(base.config.num_hidden_layers)
     config = LoraConfig(
         r=options.rank,
         lora_alpha=2 * options.rank,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.retrieval.embedding.identity import model_digest, model_name
+from vivavoce.retrieval.embedding.identity import weights_digest, model_name
 from vivavoce.speech.engines.loading import quiet_loading
 from vivavoce.speech.lists.phonetics import alignments, phonemes
 
@@ -243,7 +243,7 @@ class TunedEncoders:
         settings = asdict(options)
         seed = settings.pop("seed")
         data = zip(map(dict, items), places.tolist(), strict=True)
-        return Run.of(data, settings, model_digest(self._base), seed)
+        return Run.of(data, settings, weights_digest(self._base), seed)
 
     def _train(self, member: Any, examples: _Examples, fit: _Fit, progress: weights.Progress | None) -> None:
         import torch

@@ -8,12 +8,14 @@ import graphlib
 import importlib
 import importlib.util
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("agent", "memory", "retrieval", "speech")
@@ -283,3 +285,8 @@ def test_notebooks_are_stripped():
     for path in notebooks:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             assert not cell.get("outputs") and not cell.get("execution_count"), f"{path.name}: clear all outputs"
+
+
+@pytest.mark.skipif("HYPOTHESIS_PROFILE" in os.environ, reason="another profile was asked for")
+def test_hypothesis_draws_the_same_examples_in_every_run():
+    assert settings.default is not None and settings.default.derandomize and settings.default.deadline is None
