@@ -13,7 +13,7 @@ from typing import Any
 
 from vivavoce.retrieval.embedding.adapter import write
 from vivavoce.retrieval.embedding.embedder import Embedder
-from vivavoce.retrieval.embedding.identity import weights_digest, model_name
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.errors import EmbeddingError
 

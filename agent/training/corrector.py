@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vivavoce.retrieval.embedding.identity import weights_digest, model_name
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.speech import normalizer
 from vivavoce.speech.lists.choosing import sentence, word_errors
 

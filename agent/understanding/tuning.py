@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.retrieval.embedding.identity import weights_digest, model_name
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.speech.engines.loading import quiet_loading
 from vivavoce.speech.lists.phonetics import alignments, phonemes
 
