@@ -146,7 +146,7 @@ def embedder(
     from .. import weights
     from ..model.local import LocalModelOptions, TransformersChatModel
     from ..training.embedder import gather, train
-    from ..training.plan import READINGS, EmbedderTraining
+    from ..training.plan import TASK_INSTRUCTIONS, EmbedderTrainingOptions
     from ..weights.registry import EMBEDDING, LLM
 
     if attention not in ("causal", "bidirectional"):
@@ -164,11 +164,11 @@ def embedder(
                 followed = SentenceTransformerEmbedder(
                     weights.resolve(teacher or EMBEDDING, progress=advance), device=where
                 )
-            options = EmbedderTraining(
+            options = EmbedderTrainingOptions(
                 layers=layers,
                 attention="causal" if attention == "causal" else "bidirectional",
-                dim=followed.dim if followed else EmbedderTraining().dim,
-                tasks=READINGS if tasks else {},
+                dim=followed.dim if followed else EmbedderTrainingOptions().dim,
+                tasks=TASK_INSTRUCTIONS if tasks else {},
                 texts=texts_a_step,
                 pairs=pairs_a_step,
                 generation=generation,
