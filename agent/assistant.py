@@ -17,7 +17,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from numpy.typing import NDArray
 
 from vivavoce.memory import Record, SQLiteRecord
-from vivavoce.retrieval import Embedder, KnowledgeBase, Passage
+from vivavoce.retrieval import Embedder, KnowledgeBase, Passage, QueryKnowledge
 from vivavoce.speech import (
     Audio,
     HibariSynthesizer,
@@ -113,7 +113,7 @@ class VoiceAgent:
     @classmethod
     def load(
         cls,
-        knowledge: KnowledgeBase | str | Path | None = None,
+        knowledge: KnowledgeBase | QueryKnowledge | str | Path | None = None,
         *,
         recognizer: Recognizer | str | None = ASR,
         model: ChatModel | str = LLM,

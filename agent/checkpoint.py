@@ -46,7 +46,7 @@ class Run:
         Args:
             data: The training examples in their order: JSON values, or dataclasses of such.
             settings: All options, by name.
-            model: Digest of the base model, such as ``model_digest`` gives.
+            model: Digest of the base model, such as ``weights_digest`` gives.
             seed: Of everything that is drawn.
         """
         return cls(_digest(data), _digest([settings]), model, seed)

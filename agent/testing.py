@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vivavoce.speech import Hypothesis, Transcript
 
@@ -46,6 +46,7 @@ class ScriptedGeneration:
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Answer the last of these messages instead; by the table, or with its first fact."""
+        self._words()
         said = messages[-1]["content"]
         facts = [line.removeprefix("- ") for line in said.splitlines() if line.startswith("- ")]
         self._answer = self._model.answers.get(said, facts[-1] if facts else said)
@@ -53,14 +54,17 @@ class ScriptedGeneration:
 
     def stream(self, max_tokens: int = 96) -> Iterator[str]:
         """One word at a time."""
-        if self._answer is None:
-            raise GenerationError("This generation is closed: begin another one", stage="answer")
-        words = self._answer.split()[:max_tokens]
+        words = self._words()[:max_tokens]
         yield from without_sentinel(word if number == 0 else f" {word}" for number, word in enumerate(words))
 
     def close(self) -> None:
         """Let go."""
         self._answer = None
+
+    def _words(self) -> list[str]:
+        if self._answer is None:
+            raise GenerationError("This generation is closed: begin another one", stage="answer")
+        return self._answer.split()
 
 
 def check_chat_model(model: ChatModel) -> None:
@@ -92,18 +96,18 @@ def check_chat_model(model: ChatModel) -> None:
     assert isinstance("".join(one.stream(3)), str), "two generations may live at once"
     one.close()
     other.close()
+    _check_refused(lambda: list(one.stream(1)), "a closed generation refuses to go on")
+    _check_refused(lambda: one.extend(prompt[1:]), "a closed generation refuses to be extended")
+    _check_refused(lambda: list(one.stream(1)), "a closed generation stays closed")
+    _check_refused(lambda: model.begin([]), "an empty prompt is refused")
+
+
+def _check_refused(call: Callable[[], object], sentence: str) -> None:
     try:
-        list(one.stream(1))
+        call()
     except GenerationError:
-        pass
-    else:
-        raise AssertionError("a closed generation refuses to go on")
-    try:
-        model.begin([])
-    except GenerationError:
-        pass
-    else:
-        raise AssertionError("an empty prompt is refused")
+        return
+    raise AssertionError(sentence)
 
 
 def check_gate(gate: Gate) -> None:

@@ -179,13 +179,17 @@ class Calibration:
 
         Raises:
             ValueError: If there are fewer than 20 lists, or all best hypotheses are right, or all are wrong.
+            ImportError: If the `train` extra is not installed.
         """
         if len(right) < 20 or all(right) or not any(right):
             raise ValueError(
                 f"{len(right)} lists with {sum(right)} right ones do not tell how sure to be: give at least 20, "
                 "some right and some wrong"
             )
-        from scipy.optimize import minimize
+        try:
+            from scipy.optimize import minimize
+        except ImportError as error:
+            raise ImportError("Fitting a calibration needs SciPy: pip install 'vivavoce[train]'") from error
 
         def surprise(numbers: Sequence[float]) -> float:
             guess = cls(math.exp(numbers[0]), numbers[1], numbers[2])

@@ -10,17 +10,21 @@ from importlib import metadata
 from typing import Any
 
 from .. import weights
+from .console import tell
+from .options import Json
 
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "ctranslate2",
-    "faiss-cpu",
-    "faiss-gpu",
-    "sentence-transformers",
-    "langgraph",
-    "openai",
-)
+_BASE = "pip install vivavoce"
+_PACKAGES = {
+    "torch": _BASE,
+    "transformers": _BASE,
+    "ctranslate2": _BASE,
+    "langgraph": _BASE,
+    "faiss-cpu": "",  # one of the two
+    "faiss-gpu": "",
+    "sentence-transformers": "pip install 'vivavoce[embedding]' to look something up",
+    "openai": "pip install 'vivavoce[openai]' for remote models",
+}
+"""What is looked for, and how it is installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +50,27 @@ class Finding:
         return f"{self.check:24} {self.state}" + (f"  → {self.fix}" if self.fix else "")
 
 
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which weights are here, and what would run where."""
+    for finding in examine():
+        tell(finding.as_json(), as_json, finding.as_text())
+
+
 def examine() -> Iterator[Finding]:
     """Look at everything; nothing is fetched and no model is loaded."""
     yield Finding("python", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs")
     found = set()
-    for package in _PACKAGES:
+    for package, fix in _PACKAGES.items():
         try:
             yield Finding(package, metadata.version(package))
             found.add(package)
         except metadata.PackageNotFoundError:
-            yield Finding(package, "not installed", _extra(package))
+            yield Finding(package, "not installed", fix)
     if {"faiss-cpu", "faiss-gpu"} <= found:
         yield Finding(
             "faiss",
             "faiss-cpu and faiss-gpu overwrite each other",
-            "pip uninstall -y faiss-cpu faiss-gpu && pip install faiss-gpu",
+            "pip uninstall -y faiss-cpu faiss-gpu && pip install 'vivavoce[gpu]'",
         )
     yield from _devices()
     yield Finding("cache", str(weights.cache_dir()))
@@ -69,13 +79,8 @@ def examine() -> Iterator[Finding]:
         yield Finding(name, here.get(name, "not fetched"), "" if name in here else f"vivavoce models fetch {name}")
 
 
-def _extra(package: str) -> str:
-    return {"faiss-gpu": "", "openai": "pip install 'vivavoce[openai]' for remote models"}.get(package, "make install")
-
-
 def _devices() -> Iterator[Finding]:
     import ctranslate2
-    import faiss
     import torch
 
     from ..model.local import decodes_in_int8, pick_device, pick_dtype
@@ -88,5 +93,15 @@ def _devices() -> Iterator[Finding]:
     yield Finding("language model runs on", f"{device}, {str(dtype).removeprefix('torch.')}, decodes in {decode}")
     whisper = "cuda, float16" if ctranslate2.get_cuda_device_count() else "cpu, int8"
     yield Finding("Whisper runs on", whisper)
+    yield _faiss()
+
+
+def _faiss() -> Finding:
+    try:
+        import faiss
+    except ImportError as error:
+        return Finding(
+            "FAISS runs on", f"nothing ({error})", "pip install 'vivavoce[cpu]', or 'vivavoce[gpu]' for an NVIDIA GPU"
+        )
     on_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
-    yield Finding("FAISS runs on", "cuda" if on_gpu else "cpu")
+    return Finding("FAISS runs on", "cuda" if on_gpu else "cpu")

@@ -14,8 +14,6 @@ from .. import weights
 from ..errors import ConfigError
 from ..understanding.intents import Heard, IntentClassifier, plainly, readings
 
-FIELDS = ("asr", "text", "hypotheses")
-
 
 def evaluate_intents(
     classifier: IntentClassifier,
@@ -43,7 +41,10 @@ def evaluate_intents(
     Raises:
         ConfigError: If a row has no such field.
     """
-    from sklearn.metrics import f1_score
+    try:
+        from sklearn.metrics import f1_score
+    except ImportError as error:
+        raise ImportError("Measuring intents needs scikit-learn: pip install 'vivavoce[train]'") from error
 
     learned, labels = training_items(train)
     heard, wanted = [heard_in(row, field) for row in test], [str(row["intent"]) for row in test]

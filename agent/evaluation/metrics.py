@@ -27,7 +27,10 @@ def word_error_rate(references: Sequence[str], texts: Sequence[str], language: s
 
 def errors(reference: str, text: str, language: str = "en") -> tuple[int, int]:
     """Wrong words (substituted, left out, put in) and words of the reference, after normalising both."""
-    from jiwer import process_words
+    try:
+        from jiwer import process_words
+    except ImportError as error:
+        raise ImportError("Counting word errors needs the package jiwer: pip install 'vivavoce[train]'") from error
 
     normalize = normalizer(language)
     wanted, got = normalize(reference), normalize(text)

@@ -13,7 +13,8 @@ from vivavoce.retrieval import (
     Document,
     Embedder,
     LocalKnowledge,
-    RerankedKnowledge,
+    Query,
+    QueryKnowledge,
     SearchOptions,
 )
 
@@ -51,7 +52,7 @@ def index_whole(
 
 
 def evaluate_retrieval(
-    knowledge: LocalKnowledge | RerankedKnowledge,
+    knowledge: QueryKnowledge,
     questions: Sequence[Question],
     relevant: Mapping[str, Mapping[str, int]],
     progress: weights.Progress | None = None,
@@ -79,7 +80,7 @@ def evaluate_retrieval(
     for question in watched(asked, progress, "searching"):
         began = time.perf_counter()
         weights = [1 / (place + 1) for place in range(len(question.texts))]
-        passages = knowledge.search_many(question.texts, weights, k=depth)
+        passages = knowledge.search_query(Query.of(question.texts, weights), depth)
         spent = time.perf_counter() - began
         ranked = list({passage.source: passage.score for passage in reversed(passages)}.items())[::-1]
         ranked.sort(key=lambda pair: -pair[1])
@@ -148,16 +149,16 @@ def evaluate_dialogues(
     items = []
     for row in watched(wanted, progress, "searching"):
         readings, weights = _heard(row["turn"])
-        said = [str(turn["text"]) for turn in row["history"]]
+        query = Query.of(readings, weights, history=[str(turn["text"]) for turn in row["history"]])
         began = time.perf_counter()
-        passages = search.search_dialogue(readings, weights, said, k=5 * DEPTH)
+        passages = search.search_query(query, 5 * DEPTH)
         spent = time.perf_counter() - began
         ranked = list(dict.fromkeys(passage.source for passage in passages))
         items.append(
             {
                 "id": row.get("id"),
                 "query": readings[0],
-                "spoken_of": search.spoken_of(readings, said),
+                "spoken_of": search.spoken_of(query),
                 "found": ranked[:DEPTH],
                 **measures(ranked, {str(name): 1 for name in row["doc_ids"]}),
                 "ms": 1000 * spent,

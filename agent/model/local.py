@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vivavoce.retrieval.embedding.identity import model_name
+
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError, ModelUnavailable
 from .chat import Device, FirstToken, without_sentinel
@@ -96,8 +98,8 @@ class TransformersChatModel:
 
         Args:
             folder: With config, safetensors and a tokenizer that has a chat template.
-            read_out: The trained reader of P(``<RET>``); without one it is the probability that the answer begins like
-                the sentinel's text.
+            read_out: The trained reader of P(``<RET>``); without one it is the probability that the answer begins with
+                the sentinel's text, all of its tokens.
             device: ``auto`` takes the GPU if there is one.
             options: How it runs.
 
@@ -108,7 +110,7 @@ class TransformersChatModel:
         self.options = options or LocalModelOptions()
         self.device = pick_device(device)
         self.tokenizer, self.model = on_model_thread(lambda: self._load(folder))
-        self.name = Path(folder).name
+        self.name = model_name(folder)
         self.read_out = read_out
         if read_out is not None:
             read_out.check(self.model.config)
@@ -246,9 +248,11 @@ class LocalGeneration:
         Raises:
             GenerationError: If the generation is closed, or the prompt gets longer than the model can read.
         """
-        self._messages += messages
-        tokens = self._model.tokens(self._messages)
+        self._alive()
+        longer = [*self._messages, *messages]
+        tokens = self._model.tokens(longer)
         on_model_thread(lambda: self._read(tokens))
+        self._messages = longer
 
     def stream(self, max_tokens: int = 96) -> Iterator[str]:
         """Greedy decoding; see ``Generation.stream``."""
@@ -292,20 +296,24 @@ class LocalGeneration:
         log_probs = self._logits[0].float().log_softmax(-1)
         top = log_probs.topk(2).values
         return FirstToken(
-            ret_probability=self._ret_probability(log_probs),
+            ret_probability=self._ret_probability(),
             top_probability=float(top[0].exp()),
             margin=float(top[0] - top[1]),
             entropy=float(-(log_probs.exp() * log_probs).nansum()),
         )
 
-    def _ret_probability(self, log_probs: Any) -> float:
+    def _ret_probability(self) -> float:
         read_out = self._model.read_out
         if read_out is not None:
             return read_out.probability(self.state(read_out.layer))
-        first_of_sentinel = self._model.tokenizer(SENTINEL, add_special_tokens=False).input_ids[0]
-        return float(log_probs[first_of_sentinel].exp())
+        # All of the sentinel's tokens: the first alone, "<" for many tokenizers, begins "<b>" as well.
+        return float(self._log_probs(SENTINEL).sum().exp())
 
     def _score(self, answer: str) -> float:
+        return float(self._log_probs(answer).mean())
+
+    def _log_probs(self, answer: str) -> Any:
+        """Log-probabilities of an answer's tokens from here; float32, shape (tokens,), nats. The stream stays."""
         import torch
 
         stream = self._alive()
@@ -320,8 +328,7 @@ class LocalGeneration:
                 logits = torch.cat([logits, cached_forward(self._model.model, new, cache).logits[0]])
                 if not sliding:
                     cache.crop(1 - len(ids))
-            log_probs = logits.float().log_softmax(-1)
-            return float(log_probs[torch.arange(len(ids)), ids].mean())
+            return logits.float().log_softmax(-1)[torch.arange(len(ids)), ids]
 
     def _pieces(self, max_tokens: int) -> Iterator[str]:
         self._alive()

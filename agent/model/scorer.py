@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vivavoce.retrieval.embedding.embedder import digest_of, model_digest, tensor_bytes
+from vivavoce.retrieval.embedding.identity import fingerprint_of, sampled_bytes, weights_digest
 
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError
@@ -80,8 +80,8 @@ class LanguageScorer:
     @property
     def fingerprint(self) -> str:
         """Equal for two scorers if and only if they give the same scores (weights, adapter and opening)."""
-        merged = [tensor_bytes(weight).hex() for _, weight in self._worn]
-        return digest_of("language scorer", model_digest(self._chat.model), merged, self.options.opening)
+        merged = [sampled_bytes(weight).hex() for _, weight in self._worn]
+        return fingerprint_of("language scorer", weights_digest(self._chat.model), merged, self.options.opening)
 
     def score(self, texts: Sequence[str], *, context: str = "") -> tuple[float, ...]:
         """Sum of the log-probabilities of each text's tokens and of the line's end behind it, in nats.

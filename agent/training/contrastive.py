@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.retrieval.embedding.adapter import write
-from vivavoce.retrieval.embedding.embedder import Embedder, model_digest
+from vivavoce.retrieval.embedding.embedder import Embedder
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.errors import EmbeddingError
 
@@ -96,7 +97,7 @@ def train_embedder(
         "teacher": teacher.fingerprint if teacher else None,
         "misheard": misheard is not None,
     }
-    run = Run.of(chain(pairs, texts), settings, model_digest(model), seed)
+    run = Run.of(chain(pairs, texts), settings, weights_digest(model), seed)
     checkpoint = Checkpoint(folder / "checkpoint.pt", run)
     descent = Descent(
         student.parameters, optimizer, checkpoint, steps=len(steps), warmup=0.05, save_every=options.save_every
@@ -111,7 +112,7 @@ def train_embedder(
             progress(number, len(steps), f"{step.kind}, loss {descent.recent_loss:.3f}")
     card = {
         "what": "LoRA adapter: text embeddings from the lower layers of a language model",
-        "base": Path(str(getattr(model.config, "name_or_path", ""))).name,
+        "base": model_name(getattr(model.config, "name_or_path", "")),
         "teacher": teacher.name if teacher else None,
         "pairs": len(pairs),
         "texts": len(texts),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vivavoce.retrieval.embedding.embedder import model_digest
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.speech import normalizer
 from vivavoce.speech.lists.choosing import sentence, word_errors
 
@@ -146,7 +146,7 @@ def train_corrector(
     adapted.save_pretrained(str(out))
     card = {
         "what": "LoRA adapter: ranks what was said above what it sounds like",
-        "base": Path(model).name,
+        "base": model_name(model),
         "data": [path.name for path in data],
         "lists": len(lists),
         "settings": {
@@ -251,7 +251,10 @@ def _split(step: Sequence[RankedReadings], *columns: Any) -> Iterator[Any]:
 
 def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any, Any, str]:
     """Tokenizer, the frozen model with trainable matrices in its last layers, and the digest of its own weights."""
-    from peft import LoraConfig, get_peft_model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("Training the corrector needs the package peft: pip install 'vivavoce[train]'") from error
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ..model.local import pick_device, pick_dtype
@@ -259,7 +262,7 @@ def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any,
     folder = str(weights.resolve(model))
     where = pick_device(device)
     base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype("auto", where), local_files_only=True)
-    digest, depth = model_digest(base), int(base.config.num_hidden_layers)
+    digest, depth = weights_digest(base), int(base.config.num_hidden_layers)
     config = LoraConfig(
         r=options.rank,
         lora_alpha=2 * options.rank,

@@ -100,9 +100,12 @@ def train_read_out(
     Raises:
         ConfigError: If a file has another form, or holds one label only.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score, roc_auc_score
-    from sklearn.preprocessing import StandardScaler
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import f1_score, roc_auc_score
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise ImportError("Training a read-out needs scikit-learn: pip install 'vivavoce[train]'") from error
 
     rng = random.Random(seed)
     sources = [_dialogues(path) for path in dialogues] + [_plain(path, True) for path in questions]
@@ -134,7 +137,7 @@ def train_read_out(
     weights = fitted.coef_[0] / scaler.scale_
     slope, bias = _platt(states[cut:end] @ weights, labels[cut:end])
     weights = (slope * weights).astype(np.float32)
-    reader = ReadOut(Path(model).name, layer, weights, bias, _THRESHOLD)
+    reader = ReadOut(chat.name, layer, weights, bias, _THRESHOLD)
     scored = np.array([reader.probability(state) for state in states[end:]])
     held = labels[end:]
     card = {

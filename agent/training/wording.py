@@ -34,9 +34,12 @@ def train_wording(directed: Sequence[Path], other: Sequence[Path], out: Path, *,
     Raises:
         ConfigError: If a file cannot be read, or there are fewer than 50 sentences of a kind.
     """
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
+    try:
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import roc_auc_score
+    except ImportError as error:
+        raise ImportError("Training on wording needs scikit-learn: pip install 'vivavoce[train]'") from error
 
     rng = random.Random(seed)
     kinds = [sorted({_text(row, path) for path in paths for row in read_rows(path)}) for paths in (directed, other)]

@@ -10,7 +10,7 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from vivavoce.memory import Episode
-from vivavoce.retrieval import Passage
+from vivavoce.retrieval import Passage, Query, as_query_knowledge
 from vivavoce.speech import Hypothesis, Transcript, sentences
 
 from ..errors import ConfigError, TurnCancelled
@@ -131,17 +131,14 @@ def _prompt(parts: Parts, state: TurnState) -> list[Message]:
 
 
 def _search(parts: Parts, state: TurnState) -> tuple[Passage, ...]:
-    knowledge, k, heard = parts.knowledge, parts.options.passages, state["heard"]
-    assert knowledge is not None, "decide asks before"
-    in_dialogue = getattr(knowledge, "search_dialogue", None)
-    if in_dialogue is not None:
-        before = parts.record.history(state["thread_id"], parts.options.history)
-        said = [text for episode in before for text in (episode.heard, episode.said)]
-        return tuple(in_dialogue([hypothesis.text for hypothesis in heard.hypotheses], heard.posteriors(), said, k))
-    many = getattr(knowledge, "search_many", None)
-    if many is None or len(heard.hypotheses) < 2:
-        return tuple(knowledge.search(heard.text, k))
-    return tuple(many([hypothesis.text for hypothesis in heard.hypotheses], heard.posteriors(), k))
+    assert parts.knowledge is not None, "decide asks before"
+    heard, before = state["heard"], parts.record.history(state["thread_id"], parts.options.history)
+    query = Query.of(
+        [hypothesis.text for hypothesis in heard.hypotheses],
+        heard.posteriors(),
+        history=[text for episode in before for text in (episode.heard, episode.said)],
+    )
+    return tuple(as_query_knowledge(parts.knowledge).search_query(query, parts.options.passages))
 
 
 def _write(walk: Walk, runtime: Runtime[Walk], said: Said) -> Said:

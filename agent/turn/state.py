@@ -12,7 +12,7 @@ from typing import TypedDict
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from vivavoce.memory import Record
-from vivavoce.retrieval import Embedder, KnowledgeBase, Passage
+from vivavoce.retrieval import Embedder, KnowledgeBase, Passage, QueryKnowledge
 from vivavoce.speech import Audio, Hypothesis, Recognizer, Transcript, Word
 
 from ..model.chat import ChatModel, Generation
@@ -78,7 +78,7 @@ class Parts:
     gate: Gate
     record: Record
     recognizer: Recognizer | None = None
-    knowledge: KnowledgeBase | None = None
+    knowledge: KnowledgeBase | QueryKnowledge | None = None
     embedder: Embedder | None = None
     persona: Persona = field(default_factory=Persona)
     options: AnswerOptions = field(default_factory=AnswerOptions)

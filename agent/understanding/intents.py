@@ -16,6 +16,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vivavoce.retrieval.embedding.identity import model_name
 from vivavoce.speech import Transcript
 
 from ..errors import ConfigError
@@ -294,9 +295,10 @@ class IntentClassifier:
             )
         if mixture is not None:
             encoder = resolve(EMBEDDING) if encoder is None else encoder
-            if Path(encoder).name != tuned["encoder"]:
+            # The folder's name, too: models of the hub were once called by the hash of their snapshot.
+            if tuned["encoder"] not in (model_name(encoder), Path(encoder).name):
                 raise ConfigError(
-                    f"{folder} was fitted with {tuned['encoder']}, not with {Path(encoder).name}: "
+                    f"{folder} was fitted with {tuned['encoder']}, not with {model_name(encoder)}: "
                     "give the same encoder, or fit again",
                     stage=_STAGE,
                 )

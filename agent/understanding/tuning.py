@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.retrieval.embedding.embedder import model_digest
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.speech.engines.loading import quiet_loading
 from vivavoce.speech.lists.phonetics import alignments, phonemes
 
@@ -147,7 +147,7 @@ class TunedEncoders:
         Raises:
             ConfigError: If the folder holds no such model.
         """
-        self.name = Path(folder).name
+        self.name = model_name(folder)
         self._labels = labels
         self._device = pick_device(device)
         try:
@@ -243,7 +243,7 @@ class TunedEncoders:
         settings = asdict(options)
         seed = settings.pop("seed")
         data = zip(map(dict, items), places.tolist(), strict=True)
-        return Run.of(data, settings, model_digest(self._base), seed)
+        return Run.of(data, settings, weights_digest(self._base), seed)
 
     def _train(self, member: Any, examples: _Examples, fit: _Fit, progress: weights.Progress | None) -> None:
         import torch

@@ -15,6 +15,19 @@ from .download import STAGE, SourceFailed
 logger = logging.getLogger(__name__)
 
 
+def require_converter() -> None:
+    """Import what transformers reads GGUF files with.
+
+    Raises:
+        ImportError: If the `gguf` extra is not installed.
+    """
+    try:
+        import gguf  # noqa: F401, I001 -- the quicker one first
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Converting a GGUF file needs accelerate and gguf: pip install 'vivavoce[gguf]'") from error
+
+
 def convert_fetched(gguf: Path, folder: Path) -> Path:
     """Turn a GGUF file into a folder that transformers loads in a second; reading the GGUF itself takes 16 s.
 
@@ -43,7 +56,9 @@ def convert_gguf(gguf: str, folder: str) -> None:
 
     Raises:
         ModelUnavailable: The chat template, or a token that it uses, did not survive.
+        ImportError: If the `gguf` extra is not installed.
     """
+    require_converter()
     import torch
     import transformers
 

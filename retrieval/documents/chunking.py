@@ -204,7 +204,12 @@ def _read_markdown(document: Document) -> _Page:
 
 @cache
 def _markdown() -> MarkdownIt:
-    from markdown_it import MarkdownIt
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError as error:
+        raise ImportError(
+            "Cutting Markdown needs the package markdown-it-py: pip install 'vivavoce[documents]'"
+        ) from error
 
     return MarkdownIt("commonmark").enable("table")
 

@@ -136,7 +136,7 @@ def _read(file: Path, source: str) -> Iterable[Document | SkippedFile]:
         if read is None:
             raise Unreadable(f"not one of {_wanted()}")
         yield from read(_bytes(file), source)
-    except Unreadable as reason:
+    except (Unreadable, ImportError) as reason:  # the latter: without the extra that reads its format
         yield SkippedFile(source, str(reason))
 
 

@@ -36,6 +36,7 @@ def read_pdf(data: bytes, source: str) -> Iterator[Document | SkippedFile]:
 
     Raises:
         Unreadable: If it is no PDF file, asks for a password, or holds no text.
+        ImportError: If the `documents` extra is not installed.
     """
     if b"%PDF-" not in data[:1024]:
         raise Unreadable("not a PDF file, whatever its name says")
@@ -70,8 +71,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _open(data: bytes) -> PdfReader:
-    from pypdf import PasswordType, PdfReader
-    from pypdf.errors import DependencyError
+    try:
+        from pypdf import PasswordType, PdfReader
+        from pypdf.errors import DependencyError
+    except ImportError as error:
+        raise ImportError("PDF files need the package pypdf: pip install 'vivavoce[documents]'") from error
 
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -83,7 +87,7 @@ def _open(data: bytes) -> PdfReader:
     except Unreadable:
         raise
     except DependencyError as error:
-        raise Unreadable("encrypted with AES: `pip install cryptography` to read it") from error
+        raise Unreadable("encrypted with AES: pip install 'vivavoce[documents]' to read it") from error
     except Exception as error:  # of a damaged file anything may be of the wrong type
         raise Unreadable(f"damaged ({_reason(error)})") from error
     return reader

@@ -9,6 +9,7 @@ from typing import Any
 from .document import Document, Unreadable
 from .plaintext import decoded, refuse_binary
 
+_INSTALL = "Web pages and Word files need beautifulsoup4 and markdownify: pip install 'vivavoce[documents]'"
 _LARGEST = 100 * 2**20  # bytes; the tree in memory takes about ten times as much
 
 # What a reader of the page does not read: programs, pictures, fields of forms, and the way to other pages.
@@ -31,10 +32,14 @@ def read_html(data: bytes, source: str) -> Iterator[Document]:
 
     Raises:
         Unreadable: If it holds no text that a reader would see.
+        ImportError: If the `documents` extra is not installed.
     """
     if len(data) > _LARGEST:
         raise Unreadable(f"{len(data) / 2**20:,.0f} MiB are more than a web page can have here: split it")
-    from bs4.dammit import EncodingDetector
+    try:
+        from bs4.dammit import EncodingDetector
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
 
     refuse_binary(data)
     # Without a name, or a byte order mark, any other encoding would be a guess.
@@ -83,9 +88,12 @@ def parsed(page: str | bytes) -> Any:
 
     Raises:
         Unreadable: If its elements are nested too deep.
+        ImportError: If the `documents` extra is not installed.
     """
-    from bs4 import BeautifulSoup
-
+    try:
+        from bs4 import BeautifulSoup
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
     try:
         return BeautifulSoup(page, "html.parser")
     except RecursionError as error:
@@ -93,7 +101,10 @@ def parsed(page: str | bytes) -> Any:
 
 
 def _converter() -> Any:
-    import markdownify
+    try:
+        import markdownify
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
 
     base: Any = markdownify.MarkdownConverter  # it has no types
 

@@ -28,6 +28,7 @@ def read_docx(data: bytes, source: str) -> Iterator[Document]:
 
     Raises:
         Unreadable: If it is no Word file, is damaged or asks for a password, or holds no text.
+        ImportError: If the `documents` extra is not installed.
     """
     if data.startswith(b"\xd0\xcf\x11\xe0"):
         raise Unreadable("encrypted, or of the old format .doc: save it as .docx without a password")
@@ -38,7 +39,10 @@ def read_docx(data: bytes, source: str) -> Iterator[Document]:
         raise Unreadable("not a DOCX file, or damaged: it is no ZIP archive") from error
     if size > _LARGEST:
         raise Unreadable(f"it unpacks to more than the {_LARGEST / 2**20:.0f} MiB that are read: split it")
-    import mammoth
+    try:
+        import mammoth
+    except ImportError as error:
+        raise ImportError("Word files need the package mammoth: pip install 'vivavoce[documents]'") from error
 
     try:
         html = mammoth.convert_to_html(

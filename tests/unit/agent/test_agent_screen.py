@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -158,6 +159,9 @@ def test_a_package_that_is_missing_is_told(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setitem(sys.modules, "faiss", None)
     findings = {finding.check: finding for finding in examine()}
     assert findings["torch"].state == findings["openai"].state == "not installed"
-    assert findings["torch"].fix == "make install" and "vivavoce[openai]" in findings["openai"].fix
+    assert findings["torch"].fix == "pip install vivavoce" and "vivavoce[openai]" in findings["openai"].fix
+    faiss = findings["FAISS runs on"]
+    assert faiss.state.startswith("nothing") and "'vivavoce[cpu]', or 'vivavoce[gpu]'" in faiss.fix

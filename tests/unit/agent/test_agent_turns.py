@@ -36,7 +36,7 @@ from vivavoce.agent.testing import ScriptedModel
 from vivavoce.agent.turn.state import serializer
 from vivavoce.memory import Episode, SQLiteRecord
 from vivavoce.memory.testing import ListRecord
-from vivavoce.retrieval import Passage
+from vivavoce.retrieval import Passage, Query
 from vivavoce.retrieval.testing import FakeKnowledge, HashEmbedder
 from vivavoce.speech import Audio, Hypothesis, Transcript, frames
 from vivavoce.speech.testing import FakeDetector, FakeRecognizer, FakeSynthesizer
@@ -182,38 +182,44 @@ def test_recorded_speech_is_heard_as_a_list():
         turn = agent.ask(TONE)
     assert turn.heard.hypotheses == UNSURE.hypotheses and "asr_ms" in turn.timings
     assert model.prompts[0][-1]["content"] == f"what is the wife eye code (or: {WIFI})"
-    assert knowledge.queries == ["what is the wife eye code"]  # a knowledge base of one method is asked for the best
+    assert knowledge.queries == ["what is the wife eye code"]
+
+
+def test_a_knowledge_base_of_one_method_is_asked_for_the_best_reading():
+    class Plain:
+        def search(self, query, k=5):
+            asked.append((query, k))
+            return pages().search(query, k)
+
+    asked = []
+    with assistant(knowledge=Plain(), recognizer=FakeRecognizer([UNSURE]), gate=AlwaysRetrieve(), passages=2) as agent:
+        agent.ask(TONE)
+    assert asked == [(UNSURE.text, 2)]
 
 
 def test_every_hypothesis_is_searched_where_the_knowledge_can():
-    class Many(FakeKnowledge):
-        def search_many(self, queries, weights, k):
-            asked.append((list(queries), list(weights), k))
-            return self.search(queries[1], k)
-
-    asked = []
-    many = Many(pages().passages)
-    with assistant(knowledge=many, recognizer=FakeRecognizer([UNSURE]), gate=AlwaysRetrieve(), passages=2) as agent:
+    knowledge = pages()
+    with assistant(knowledge=knowledge, recognizer=FakeRecognizer([UNSURE]), gate=AlwaysRetrieve()) as agent:
         assert agent.ask(TONE).sources == ("wifi.md",)
-        agent.ask(WIFI)
-    assert asked == [([h.text for h in UNSURE.hypotheses], list(UNSURE.posteriors()), 2)]  # not for one reading
+    (query,) = knowledge.asked
+    assert query == Query(tuple(h.text for h in UNSURE.hypotheses), UNSURE.posteriors())
 
 
 def test_the_dialogue_is_searched_where_the_knowledge_can():
-    class InDialogue(FakeKnowledge):
-        def search_dialogue(self, queries, weights, said, k):
-            asked.append((list(queries), list(weights), list(said), k))
-            return self.search(queries[0], k)
+    class QueryOnly:
+        def search_query(self, query, k=5):
+            asked.append((query, k))
+            return pages().search_query(query, k)
 
     asked = []
-    with assistant(knowledge=InDialogue(pages().passages), gate=AlwaysRetrieve(), passages=2) as agent:
+    with assistant(knowledge=QueryOnly(), gate=AlwaysRetrieve(), passages=2) as agent:
         first = agent.ask(WIFI, thread_id="a")
         agent.ask("and when do you open", thread_id="a")
         agent.ask("and when do you close", thread_id="b")
     assert asked == [
-        ([WIFI], [1.0], [], 2),
-        (["and when do you open"], [1.0], [WIFI, first.text], 2),
-        (["and when do you close"], [1.0], [], 2),
+        (Query.of(WIFI), 2),
+        (Query.of("and when do you open", history=[WIFI, first.text]), 2),
+        (Query.of("and when do you close"), 2),
     ]
 
 

@@ -12,6 +12,7 @@ from vivavoce.retrieval import (
     LocalKnowledge,
     SentenceTransformerEmbedder,
 )
+from vivavoce.retrieval.embedding.identity import model_name
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
 
 
@@ -126,6 +127,39 @@ def test_a_reader_asks_with_the_centre_of_what_replaced_its_index(llama, tokeniz
         with LocalKnowledge.from_documents(other, embedder) as made:
             made.save(tmp_path / "index")
             assert reader.search("oat milk") == made.search("oat milk") != ()
+
+
+def test_an_index_opens_whatever_its_embedder_is_called(tmp_path):
+    old, new = HashEmbedder(), HashEmbedder()
+    old.name = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+    assert old.name != new.name and old.fingerprint == new.fingerprint
+    with LocalKnowledge.from_documents([Document("a.md", "We open at seven.")], old) as made:
+        made.save(tmp_path / "index")
+    with LocalKnowledge.open(tmp_path / "index", new) as opened:
+        assert [passage.source for passage in opened.search("seven")] == ["a.md"]
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("/models/minilm", "minilm"),
+        ("models/minilm/", "minilm"),
+        ("/models/minilm/../whisper", "whisper"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+        ("/hub/models--sentence-transformers--all-MiniLM-L6-v2/snapshots/c9745ed1", "all-MiniLM-L6-v2"),
+        ("/hub/models--gpt2/snapshots/607a30d7/", "gpt2"),
+        ("/mine/snapshots/c9745ed1", "c9745ed1"),
+        ("", ""),
+    ],
+)
+def test_a_model_is_called_by_its_name(where, name):
+    assert model_name(where) == name
+
+
+def test_a_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "minilm").mkdir()
+    monkeypatch.chdir(tmp_path / "minilm")
+    assert model_name(".") == "minilm"
 
 
 def test_no_such_sentence_transformer_is_a_clear_error(tmp_path):

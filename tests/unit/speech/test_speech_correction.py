@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.speech import Hypothesis, Transcript
@@ -56,7 +56,6 @@ def test_a_list_of_one_comes_back_unchanged_and_silence_stays_empty(chooser):
 
 
 @pytest.mark.parametrize("chooser", CHOOSERS, ids=lambda c: type(c).__name__)
-@settings(deadline=None)  # the first call reads the dictionary of sounds
 @given(texts=TEXTS)
 def test_no_word_comes_from_outside_of_the_list(chooser, texts):
     transcript = heard(*{" ".join(words): None for words in texts})
