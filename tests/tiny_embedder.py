@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from vivavoce.agent.training.plan import EmbedderTraining, Pair
+from vivavoce.agent.training.plan import EmbedderTrainingOptions, Pair
 
 WORDS = "<eos> <unk> we open at seven close on sunday oat milk costs sixty cents more . 拿铁".split()
 PLAIN = [word for word in WORDS[2:] if word.isascii() and word.isalpha()]
@@ -13,18 +13,18 @@ PLAIN = [word for word in WORDS[2:] if word.isascii() and word.isalpha()]
 ASKED, TOLD = PLAIN[:6], PLAIN[6:12]
 PAIRS = [Pair(f"{ASKED[i]} {ASKED[j]}", f"{TOLD[i]} {TOLD[j]}") for i, j in combinations(range(6), 2)]
 TEXTS = [" ".join(random.Random(seed).sample(PLAIN, 4)) for seed in range(40)]
-SMALL = EmbedderTraining(
+SMALL = EmbedderTrainingOptions(
     layers=1,
     rank=16,
     dim=16,
     max_tokens=32,
-    cut=32,
+    train_tokens=32,
     texts=8,
     pairs=6,
-    fitted=40,
+    projection_texts=40,
     text_steps=6,
     pair_steps=120,
-    follow=0.1,
+    distillation=0.1,
     learning_rate=2e-2,
     save_every=5,
     lexical=0.0,

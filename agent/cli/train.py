@@ -179,7 +179,7 @@ def embedder(
     from .. import weights
     from ..model.local import LocalModelOptions, TransformersChatModel
     from ..training.embedder import gather, train
-    from ..training.plan import READINGS, EmbedderTraining
+    from ..training.plan import TASK_INSTRUCTIONS, EmbedderTrainingOptions
     from ..weights.registry import EMBEDDING
 
     if learner.teacher == "none" and steps.text_steps not in (0, EmbedderSteps.text_steps):
@@ -197,11 +197,11 @@ def embedder(
                 followed = SentenceTransformerEmbedder(
                     weights.resolve(learner.teacher or EMBEDDING, progress=advance), device=device
                 )
-            options = EmbedderTraining(
+            options = EmbedderTrainingOptions(
                 layers=learner.layers,
                 attention=learner.attention,
-                dim=followed.dim if followed else EmbedderTraining().dim,
-                tasks=READINGS if given.tasks else {},
+                dim=followed.dim if followed else EmbedderTrainingOptions().dim,
+                tasks=TASK_INSTRUCTIONS if given.tasks else {},
                 texts=steps.texts_a_step,
                 pairs=steps.pairs_a_step,
                 generation=steps.generation,

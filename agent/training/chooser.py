@@ -91,6 +91,7 @@ def train_chooser(
             progress(number, len(rows), "reading lists")
     telling = sum(judged is not None and len(set(judged.errors)) > 1 for judged in lists)
     if telling < _FEWEST:
+        checkpoint.remove()  # more data makes it another run
         raise ConfigError(
             f"only {telling} of {len(rows)} lists hold readings with more and with fewer errors: give at least "
             f"{_FEWEST}",

@@ -20,8 +20,8 @@ from vivavoce.retrieval.errors import EmbeddingError
 from ..checkpoint import Checkpoint, Run
 from ..weights import Progress
 from .descent import Descent, first_and_last
-from .plan import EmbedderTraining, Misheard, Pair, all_texts, plan_steps, text_sizes
-from .student import Learner, Student
+from .plan import EmbedderTrainingOptions, Mishear, Pair, all_texts, plan_steps, text_sizes
+from .student import Objective, Student
 
 
 def train_embedder(
@@ -32,8 +32,8 @@ def train_embedder(
     out: str | Path,
     *,
     teacher: Embedder | None = None,
-    misheard: Misheard | None = None,
-    options: EmbedderTraining | None = None,
+    misheard: Mishear | None = None,
+    options: EmbedderTrainingOptions | None = None,
     seed: int = 0,
     about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -71,7 +71,7 @@ def train_embedder(
     """
     import torch
 
-    options = options or EmbedderTraining()
+    options = options or EmbedderTrainingOptions()
     if teacher is not None and teacher.dim != options.dim:
         raise EmbeddingError(
             f"The teacher's vectors have {teacher.dim} dimensions, not {options.dim}: set dim to that."
@@ -81,12 +81,12 @@ def train_embedder(
     student = Student(model, tokenizer, options)
     generation = None
     if options.generation:
-        generation = partial(question_log_likelihoods, model, tokenizer, max_tokens=options.cut)
-    learner = Learner(student, list(pairs), all_texts(pairs, texts), teacher, misheard, generation, options)
+        generation = partial(question_log_likelihoods, model, tokenizer, max_tokens=options.train_tokens)
+    objective = Objective(student, list(pairs), all_texts(pairs, texts), teacher, misheard, generation, options)
     optimizer = torch.optim.AdamW(
         [
-            {"params": student.beside, "lr": options.learning_rate},
-            {"params": student.projecting, "lr": options.learning_rate / 5},  # it begins near its goal
+            {"params": student.lora, "lr": options.learning_rate},
+            {"params": student.projection, "lr": options.learning_rate / 5},  # it begins near its goal
             *({"params": part, "lr": rate, "weight_decay": 0.0} for part, rate in student.lexical_rates),
         ],
         weight_decay=0.01,
@@ -104,10 +104,10 @@ def train_embedder(
     )
     began = time.monotonic()
     if not descent.done:
-        learner.fit_lexical()
-        learner.fit_projection(random.Random(seed), progress)
+        objective.fit_lexical()
+        objective.fit_projection(random.Random(seed), progress)
     for number, step in enumerate(steps[descent.done :], start=descent.done + 1):
-        descent.step(learner.loss(step, random.Random(f"{seed} {number}")))
+        descent.step(objective.loss(step, random.Random(f"{seed} {number}")))
         if progress is not None:
             progress(number, len(steps), f"{step.kind}, loss {descent.recent_loss:.3f}")
     card = {

@@ -1,4 +1,4 @@
-"""Trains what reads a model: so far, how P(<RET>) is read out of a frozen one."""
+"""Trains the read-out of P(<RET>): a linear probe of one hidden state of a frozen language model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learns how people word what they say to a machine."""
+"""Trains the wording model, which tells what is said to a machine from what people say to each other."""
 
 from __future__ import annotations
 

@@ -70,8 +70,9 @@ def test_a_run_that_was_broken_off_reads_no_list_twice(rows, tmp_path):
 
 
 def test_too_few_lists_and_wrong_rows_are_refused(rows, tmp_path):
-    with pytest.raises(ConfigError, match="only 10 of 10 lists"):
-        train_chooser([rows], tmp_path / "w.json", KnowsBand(), limit=10)
+    with pytest.raises(ConfigError, match="only 30 of 30 lists"):
+        train_chooser([rows], tmp_path / "w.json", KnowsBand(), limit=30)
+    assert [*tmp_path.iterdir()] == [rows], "no checkpoint stands in the way of the same with more data"
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_text(json.dumps({"hypotheses": ["a", "b"], "scores": [1.0], "text": "a"}) + "\n")
     with pytest.raises(ConfigError, match="2 hypotheses have 1 scores"):

@@ -7,15 +7,17 @@ from tiny_embedder import ASKED, PAIRS, PLAIN, SMALL, TEXTS, TOLD, tiny_llama
 from tiny_embedder import tokenizer as tokenizer
 
 from vivavoce.agent.training.contrastive import train_embedder
-from vivavoce.agent.training.plan import EmbedderTraining, Pair
+from vivavoce.agent.training.plan import EmbedderTrainingOptions, Pair
 from vivavoce.retrieval import EmbeddingError, LLMEmbedder, LoadingError
 from vivavoce.retrieval.embedding.adapter import Reading
 from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
 
+pytestmark = pytest.mark.usefixtures("one_cpu")
+
 
 @pytest.fixture(scope="module")
-def adapter(tokenizer, tmp_path_factory):
+def adapter(tokenizer, one_cpu, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
     train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, folder, teacher=HashEmbedder(16), options=SMALL)
     return folder
@@ -44,7 +46,7 @@ def test_training_finds_more_and_leaves_the_model_as_it_was(adapter, tokenizer, 
 
 
 def test_fingerprint_tells_adapters_apart(adapter, tokenizer, tmp_path):
-    options = EmbedderTraining(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, "pair_steps": 2})
+    options = EmbedderTrainingOptions(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, "pair_steps": 2})
     train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=options)
     first, again = (LLMEmbedder(tiny_llama(), tokenizer, adapter) for _ in range(2))
     assert first.fingerprint == again.fingerprint
@@ -153,7 +155,7 @@ def test_without_a_teacher_there_are_only_pairs(tokenizer, tmp_path):
 )
 def test_what_cannot_work_is_told(tokenizer, tmp_path, change, error, words):
     with pytest.raises(error, match=words):
-        options = EmbedderTraining(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, **change})
+        options = EmbedderTrainingOptions(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, **change})
         train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=options)
 
 
