@@ -100,20 +100,26 @@ def measures(ranked: Sequence[str], relevant: Mapping[str, int]) -> dict[str, fl
     """How well one ranking answers: recall at 1, 5 and 10, reciprocal rank among 5, nDCG among 10, all in [0, 1].
 
     Recall counts a question as answered if any passage that answers it is there (success at k), as papers on open
-    questions do; with one answer a question both are the same.
+    questions do; with one answer a question both are the same. nDCG is trec_eval's (Järvelin and Kekäläinen 2002,
+    https://doi.org/10.1145/582415.582418): the gain is the grade, discounted by the binary logarithm of the place
+    plus 1.
+
+    Args:
+        ranked: Names of passages, best first, each once.
+        relevant: Those that answer the question, each with a grade above 0; at least one.
     """
-    places = [place for place, source in enumerate(ranked, start=1) if source in relevant]
-    best = places[0] if places else math.inf
-    gain = sum(relevant[ranked[place - 1]] / math.log2(place + 1) for place in places if place <= DEPTH)
-    ideal = sorted(relevant.values(), reverse=True)[:DEPTH]
-    most = sum(grade / math.log2(place + 1) for place, grade in enumerate(ideal, start=1))
-    return {
-        "recall@1": float(best <= 1),
-        "recall@5": float(best <= 5),
-        "recall@10": float(best <= 10),
-        "mrr@5": 1 / best if best <= 5 else 0.0,
-        "ndcg@10": gain / most,
+    from ir_measures import RR, Success, calc_aggregate, nDCG
+
+    named = {
+        "recall@1": Success @ 1,
+        "recall@5": Success @ 5,
+        "recall@10": Success @ 10,
+        "mrr@5": RR @ 5,
+        "ndcg@10": nDCG @ 10,
     }
+    run = {name: -float(place) for place, name in enumerate(ranked)}  # equal scores would be ordered by name
+    values = calc_aggregate(named.values(), {"question": dict(relevant)}, {"question": run})
+    return {name: float(values[measure]) for name, measure in named.items()}
 
 
 def summary(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

