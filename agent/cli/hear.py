@@ -219,9 +219,9 @@ def _growing(path: Path) -> Iterator[BinaryIO]:
         raise ConfigError(
             f"Cannot write {path} ({error.strerror}): name a file with --out that you can write", stage="config"
         ) from error
-    with file:
-        try:
+    try:
+        with file:
             yield file
-        finally:
-            if is_new and not path.stat().st_size:
-                path.unlink()
+    finally:
+        if is_new and not path.stat().st_size:
+            path.unlink()
