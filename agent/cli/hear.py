@@ -90,14 +90,14 @@ def transcribe(
     with progress() as advance:
         recognizer = in_thread(lambda: recognising.opened(advance))
         if not live.stream:
-            with _lines(out_file) as write:
+            with json_lines(out_file) as write:
                 for name, path in recordings:
                     line = {"audio_filepath": name, **_heard(recognizer, path, listing, advance)}
                     write(line)
                     if as_json or out_file is None:
                         tell(line, as_json, hypotheses_table(line, title=name))
             return
-    with _lines(out_file, growing=not recordings) as write:
+    with json_lines(out_file, growing=not recordings) as write:
         for line, shown in _live_lines(recognizer, recordings, listing, live):
             if line["event"] == "final":
                 write(line)
@@ -183,8 +183,12 @@ def _transcript_json(heard: Transcript) -> dict[str, Any]:
 
 
 @contextmanager
-def _lines(path: Path | None, *, growing: bool = False) -> Iterator[Write]:
+def json_lines(path: Path | None, *, growing: bool = False) -> Iterator[Write]:
     """A file of JSON lines, whole or not there; or `growing` with each line, so that Ctrl-C leaves what was heard.
+
+    Args:
+        path: The file; None for none.
+        growing: What is there gives way to the first line.
 
     Raises:
         AudioError, ConfigError: If it cannot be written.
@@ -193,18 +197,31 @@ def _lines(path: Path | None, *, growing: bool = False) -> Iterator[Write]:
         yield lambda line: None
         return
     with _growing(path) if growing else atomic_file(path) as file:
+        begun = False
 
         def write(line: dict[str, Any]) -> None:
+            nonlocal begun
+            if not begun:
+                file.truncate(0)
+                begun = True
             file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
             file.flush()
 
         yield write
 
 
-def _growing(path: Path) -> BinaryIO:
+@contextmanager
+def _growing(path: Path) -> Iterator[BinaryIO]:
+    is_new = not path.exists()
     try:
-        return path.open("wb")
+        file = path.open("ab")
     except OSError as error:
         raise ConfigError(
             f"Cannot write {path} ({error.strerror}): name a file with --out that you can write", stage="config"
         ) from error
+    try:
+        with file:
+            yield file
+    finally:
+        if is_new and not path.stat().st_size:
+            path.unlink()

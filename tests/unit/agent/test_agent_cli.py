@@ -13,6 +13,7 @@ import pytest
 import typer
 from command_line import refused, vivavoce
 
+from vivavoce.agent.cli.hear import json_lines
 from vivavoce.agent.cli.listen import WithHotwords
 from vivavoce.agent.cli.options import grouped
 from vivavoce.agent.cli.talk import read_question
@@ -187,18 +188,21 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("options", "ending"), [((), ""), (("--text",), "\nnever read\n")])
-def test_somebody_at_a_terminal_is_told_how_to_type_and_how_to_end(tiny_llm, options, ending):
-    talked = vivavoce("chat", *options, "--model", tiny_llm, "--json", typed=Terminal(f"Hello!\n{ending}"))
+def test_somebody_at_a_terminal_is_told_how_to_type_and_how_to_end(tiny_llm, one_cpu):
+    talked = vivavoce("chat", "--model", tiny_llm, "--json", typed=Terminal("Hello!\n"))
     assert talked.code == 0, talked.err
     assert [line["event"] for line in talked.lines].count("turn_ended") == 1
     assert talked.lines[0]["hypotheses"][0]["text"] == "Hello!"
     assert "empty line or Ctrl-D" in talked.err and talked.err.count("you:") == 2
-    shown = vivavoce("chat", "--model", tiny_llm, typed="Hello!\n")
-    assert "P(<RET>)" in shown.out and "posterior" not in shown.out and shown.err == ""
 
 
-def test_a_recording_is_heard_by_the_engine_that_is_named(tiny_llm):
+def test_an_empty_line_ends_a_conversation_and_people_are_not_shown_what_they_typed(tiny_llm, one_cpu):
+    talked = vivavoce("chat", "--text", "--model", tiny_llm, typed="Hello!\n\nnever read\n")
+    assert (talked.code, talked.err) == (0, "")
+    assert talked.out.count("decide ms") == 1 and "posterior" not in talked.out
+
+
+def test_a_recording_is_heard_by_the_engine_that_is_named(tiny_llm, one_cpu):
     recording = DATA / ROWS[0]["audio_filepath"]
     asked = vivavoce("ask", recording, "--engine", ECHO, "--model", tiny_llm, "--no-speech", "--json")
     assert asked.code == 0, asked.err
@@ -238,6 +242,22 @@ def test_a_stream_of_a_recording_that_is_none_leaves_what_was_there(tmp_path):
     gone = tmp_path / "gone.wav"
     refused(vivavoce("transcribe", "--engine", ECHO, "--stream", DATA / ROWS[0]["audio_filepath"], gone, "--out", out))
     assert out.read_text() == "what was there before\n" and list(tmp_path.iterdir()) == [out]
+
+
+def test_ctrl_c_leaves_what_the_microphone_heard_and_a_microphone_that_is_missing_leaves_what_was_there(tmp_path):
+    out, new = tmp_path / "heard.jsonl", tmp_path / "new.jsonl"
+    out.write_text("what was there before\n")
+    for path in (out, new):
+        with pytest.raises(ValueError, match="no microphone"), json_lines(path, growing=True):
+            raise ValueError("no microphone")
+    assert out.read_text() == "what was there before\n" and not new.exists()
+    with pytest.raises(KeyboardInterrupt), json_lines(out, growing=True) as write:
+        write({"text": "one"})
+        assert json.loads(out.read_text()) == {"text": "one"}, "it is there while the rest is being said"
+        write({"text": "two"})
+        raise KeyboardInterrupt
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["one", "two"]
+    refused(vivavoce("transcribe", "--engine", ECHO, "--stream", "--out", tmp_path / "no" / "x.jsonl"), "--out")
 
 
 def test_a_file_and_the_screen_get_the_same_lines(tmp_path):
