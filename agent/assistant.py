@@ -41,8 +41,8 @@ from .opening import (
     default_gate,
     import_shared,
     is_small,
-    load_model,
-    load_recognizer,
+    open_chat_model,
+    open_conversation_recognizer,
     open_knowledge,
 )
 from .turn import graph
@@ -158,9 +158,9 @@ class VoiceAgent:
         on_model_thread(import_shared)
         with ThreadPoolExecutor(4, thread_name_prefix="vivavoce-load") as pool:
             embedding = pool.submit(default_embedder, device) if indexed and embedder is None else None
-            listening = pool.submit(load_recognizer, recognizer, device)
+            listening = pool.submit(open_conversation_recognizer, recognizer, device)
             speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
-            chat = pool.submit(load_model, model, device).result()
+            chat = pool.submit(open_chat_model, model, device).result()
             hears = listening.result()
             speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
             embedder = embedding.result() if embedding else embedder

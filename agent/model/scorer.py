@@ -1,8 +1,7 @@
-"""How probable a sentence is as language, and the choosers by name that an N-best list is rescored with.
+"""How probable a sentence is as language, which an N-best list is rescored with (``speech.LanguageChooser``).
 
 scorer = LanguageScorer(model)
 scorer.score(["It's hard to recognise speech.", "It's hard to wreck a nice beach."])
-open_chooser("lm", model=model).choose(transcript).text
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ class LanguageScorer:
         # Text in training follows the token that separates documents, which SmolLM2's tokenizer calls unknown.
         start = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.bos_token_id
         self._start = [tokenizer.eos_token_id if start is None else start]
-        self._worn = [] if adapter is None else _merged(chat.model, Path(adapter))
-        self._read: tuple[list[int], Any] | None = None  # the context that was read last, and its keys and values
+        self._adapted = [] if adapter is None else _merged(chat.model, Path(adapter))
+        self._cached: tuple[list[int], Any] | None = None  # the context that was read last, and its keys and values
 
     @property
     def fingerprint(self) -> str:
@@ -95,21 +94,21 @@ class LanguageScorer:
         """
         if not texts:
             return ()
-        return on_model_thread(lambda: self._dressed(texts, context))
+        return on_model_thread(lambda: self._score_adapted(texts, context))
 
     def lengths(self, texts: Sequence[str]) -> tuple[int, ...]:
         """How many tokens each text is read as, the line's end included."""
         return tuple(len(self._ids(" ".join(text.split()) + "\n")) for text in texts)
 
-    def _dressed(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
+    def _score_adapted(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
         """Score with the adapter's weights in the place of the model's, which are put back as they were."""
-        bare = [weight.data for weight, _ in self._worn]
+        bare = [weight.data for weight, _ in self._adapted]
         try:
-            for weight, merged in self._worn:
+            for weight, merged in self._adapted:
                 weight.data = merged
             return self._score(texts, context)
         finally:
-            for (weight, _), data in zip(self._worn, bare, strict=True):
+            for (weight, _), data in zip(self._adapted, bare, strict=True):
                 weight.data = data
 
     def _score(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
@@ -161,14 +160,14 @@ class LanguageScorer:
         import torch
         from transformers import DynamicCache
 
-        if self._read is None or self._read[0] != tokens:
+        if self._cached is None or self._cached[0] != tokens:
             cache = DynamicCache(config=self._chat.model.config)
             if tokens:
                 cached_forward(
                     self._chat.model, torch.tensor([tokens], device=self._chat.device), cache, logits_to_keep=1
                 )
-            self._read = (tokens, cache)
-        return copy.deepcopy(self._read[1])
+            self._cached = (tokens, cache)
+        return copy.deepcopy(self._cached[1])
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._chat.tokenizer(text, add_special_tokens=False).input_ids
