@@ -1,6 +1,8 @@
-"""The embedder that indexes are made with unless another is given."""
+"""Sentence embedders, above all the one that indexes are made with unless another is given."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from vivavoce.retrieval import Embedder, SentenceTransformerEmbedder
 
@@ -9,9 +11,24 @@ from ..weights import EMBEDDING, Progress, resolve
 from .chat import Device
 
 
-def default_embedder(device: Device = "auto", progress: Progress | None = None) -> Embedder:
-    """The embedder that indexes are made with unless another is given; it computes where all models compute."""
+def sentence_embedder(name: str | Path, device: Device = "auto", progress: Progress | None = None) -> Embedder:
+    """A sentence-transformers model that computes where all models compute.
+
+    Args:
+        name: A name of the registry, a folder, or ``owner/name`` on the hub.
+        device: ``auto`` takes the GPU if there is one.
+        progress: Told how a download goes.
+
+    Raises:
+        ModelUnavailable: The weights could not be fetched.
+        EmbeddingError: The model cannot be loaded.
+    """
     import sentence_transformers  # noqa: F401 -- two seconds of imports that need not wait for the model thread
 
-    folder = resolve(EMBEDDING, progress=progress)
+    folder = resolve(name, progress=progress)
     return OnModelThread(on_model_thread(lambda: SentenceTransformerEmbedder(folder, device=device)))
+
+
+def default_embedder(device: Device = "auto", progress: Progress | None = None) -> Embedder:
+    """The embedder that indexes are made with unless another is given."""
+    return sentence_embedder(EMBEDDING, device, progress)

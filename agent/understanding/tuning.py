@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.speech.engines.loading import quiet_loading
+from vivavoce.retrieval.embedding.loading import quiet_loading
 from vivavoce.speech.lists.phonetics import alignments, phonemes
 
 from .. import weights

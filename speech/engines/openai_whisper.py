@@ -16,7 +16,7 @@ from ..sound.audio import Samples
 from ..sound.segments import Window
 from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Hypothesis, Transcript
-from .loading import torch_device, torch_number_format
+from .loading import pick_device, torch_number_format
 from .whisper import WhisperOptions
 from .whisper_tokens import check_language, context_ids
 from .windows import Hear, WindowedRecognizer, log_mel, token_limit, window_transcript
@@ -58,7 +58,7 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     ) -> None:
         self.options = options or WhisperOptions()
         torch_only(self.options)
-        self.device = torch_device(device)
+        self.device = pick_device(device, "torch")
         self._dtype = torch_number_format(self.options.compute_type, self.device)
         self._whisper = _package()
         self._model = _load(self._whisper, model, self.device)

@@ -14,7 +14,7 @@ from ..sound.audio import Samples
 from ..sound.segments import Window
 from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Hypothesis, Transcript
-from .loading import quiet_loading, torch_device, torch_number_format
+from .loading import pick_device, quiet_loading, torch_number_format
 from .openai_whisper import torch_only
 from .whisper import WhisperOptions
 from .whisper_tokens import CONTEXT, MULTILINGUAL, WhisperTokens
@@ -59,7 +59,7 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     ) -> None:
         self.options = options or WhisperOptions()
         torch_only(self.options)
-        self.device = torch_device(device)
+        self.device = pick_device(device, "torch")
         self._dtype = torch_number_format(self.options.compute_type, self.device)
         self._model = _load(Path(model_dir), self._dtype, self.device)
         multilingual = self._model.config.vocab_size >= MULTILINGUAL
