@@ -68,6 +68,8 @@ def test_devices_and_number_formats():
     if there == "cpu":
         with pytest.raises(ModelError, match="torch sees no CUDA device"):
             pick_device("cuda", "torch")
+    with pytest.raises(ValueError, match="'auto', 'cpu' or 'cuda'"):
+        pick_device("tpu", "CTranslate2")
     assert torch_number_format("auto", "cpu") == torch_number_format("float32", "cuda") == torch.float32
     assert torch_number_format("auto", "cuda") == torch_number_format("float16", "cpu") == torch.float16
 
