@@ -17,7 +17,6 @@ from vivavoce.retrieval import (
     Embedder,
     LocalKnowledge,
     Reranker,
-    SentenceTransformerEmbedder,
     is_index,
 )
 from vivavoce.speech import (
@@ -36,7 +35,7 @@ from vivavoce.speech.lists.choosing import (
 
 from .errors import ConfigError
 from .model.chat import ChatModel, Device
-from .model.embedder import default_embedder
+from .model.embedder import default_embedder, sentence_embedder
 from .model.gate import Gate, TokenGate
 from .model.local import TransformersChatModel
 from .model.readout import ReadOut
@@ -288,7 +287,7 @@ def open_embedder(
     if adapter is not None or task:
         given = "An adapter" if adapter is not None else "A task"
         raise ConfigError(f"{given} goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
-    return SentenceTransformerEmbedder(resolve(name or EMBEDDING, progress=progress), device=where)
+    return sentence_embedder(name or EMBEDDING, where, progress)
 
 
 def open_reranker(name: str, *, device: str = "auto", progress: Progress | None = None) -> Reranker:

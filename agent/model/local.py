@@ -7,7 +7,6 @@ import functools
 import inspect
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vivavoce.retrieval import DeviceUnavailable
 from vivavoce.retrieval.embedding.identity import model_name
+from vivavoce.retrieval.embedding.loading import quiet_loading, torch_device
 
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError, ModelUnavailable
@@ -200,7 +201,7 @@ class TransformersChatModel:
 
         dtype = pick_dtype(self.options.dtype, self.device)
         try:
-            with _quietly():
+            with quiet_loading():
                 tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
                 model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -369,34 +370,18 @@ def _cache_name(forward: Any) -> str:
     return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without transformers' progress bar, which would be drawn into the user's terminal for less than a second."""
-    from transformers.utils import logging
-
-    transformers_logging: Any = logging
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
 def pick_device(device: Device) -> str:
     """The device to run on.
 
     Raises:
         ConfigError: If cuda is asked for and there is none.
     """
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda, not {device!r}", stage="config")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("There is no CUDA device here: take device auto or cpu", stage="config")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return torch_device(device)
+    except DeviceUnavailable as error:
+        raise ConfigError("There is no CUDA device here: take device auto or cpu", stage="config") from error
+    except ValueError as error:
+        raise ConfigError(f"device must be auto, cpu or cuda, not {device!r}", stage="config") from error
 
 
 def pick_dtype(dtype: str, device: str) -> Any:

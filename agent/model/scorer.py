@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.retrieval.embedding.identity import fingerprint_of, sampled_bytes, weights_digest
+from vivavoce.retrieval.embedding.llm import like_lengths
 
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError
@@ -124,7 +125,7 @@ class LanguageScorer:
         if len(before) + longest > limit:
             before = self._start + before[len(before) + longest + 1 - limit :]
         scores = [0.0] * len(lines)
-        for batch in _batches(lines, self.options.batch_tokens):
+        for batch in like_lengths([len(line) for line in lines], self.options.batch_tokens):
             for index, score in zip(batch, self._forward(before, [lines[i] for i in batch]), strict=True):
                 scores[index] = score
         return tuple(scores)
@@ -204,13 +205,3 @@ def _common(lines: Sequence[list[int]]) -> int:
     """How many leading tokens all lines share."""
     first, last = min(lines), max(lines)
     return next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-
-
-def _batches(lines: Sequence[list[int]], tokens: int) -> list[list[int]]:
-    """Indices of lines that are read together: neighbours in length, padded to at most so many tokens."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lines)), key=lambda i: len(lines[i])):
-        if not batches or (len(batches[-1]) + 1) * len(lines[index]) > tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

@@ -12,7 +12,7 @@ from typing import Any
 
 from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.speech import normalizer
-from vivavoce.speech.lists.choosing import sentence, word_errors
+from vivavoce.speech.lists.choosing import sentence
 
 from .. import weights
 from ..checkpoint import Checkpoint, Run
@@ -168,6 +168,8 @@ def train_corrector(
 
 def ranked_readings(hypotheses: Sequence[str], text: str) -> RankedReadings | None:
     """What is compared of one list; None if everything in it says the same as the transcript."""
+    from rapidfuzz.distance import Levenshtein
+
     normalize = normalizer("en")
     said = normalize(text)
     first: dict[str, int] = {}
@@ -178,7 +180,7 @@ def ranked_readings(hypotheses: Sequence[str], text: str) -> RankedReadings | No
         return None
     return RankedReadings(
         (sentence(text), *(sentence(hypotheses[rank]) for _, rank in others)),
-        (0, *(word_errors(words.split(), said.split()) for words, _ in others)),
+        (0, *(Levenshtein.distance(words.split(), said.split()) for words, _ in others)),
         (first.get(said, 0), *(rank for _, rank in others)),
     )
 

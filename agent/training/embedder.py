@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.retrieval import Embedder
+from vivavoce.retrieval.documents.chunking import sentence_spans
 from vivavoce.speech import normalizer
 from vivavoce.speech.lists.misheard import Misheard
 
@@ -22,7 +22,6 @@ from ..evaluation.rows import read_rows
 from .contrastive import train_embedder
 from .plan import EmbedderTrainingOptions, Pair
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 _LONG, _PARAGRAPH = 3, 200
 """Sentences and characters from which a text is a paragraph, of which one sentence can be taken out and asked for."""
 
@@ -85,12 +84,12 @@ def gather(
         if _plain(text) in held_out:
             dropped += 1
             continue
-        parts = _SENTENCE.split(text)
+        parts = _sentences(text)
         sentences += parts
         if len(parts) >= _LONG and len(text) >= _PARAGRAPH:
             taken = rng.randrange(len(parts))
             pairs.append(Pair(parts[taken], " ".join(parts[:taken] + parts[taken + 1 :])))
-    sentences += [part for pair in pairs if pair.task == "knowledge" for part in _SENTENCE.split(pair.passage)]
+    sentences += [part for pair in pairs if pair.task == "knowledge" for part in _sentences(pair.passage)]
     return Gathered(
         list(dict.fromkeys(pairs)), list(dict.fromkeys(part for part in sentences if 15 < len(part) < 300)), dropped
     )
@@ -151,10 +150,14 @@ def _answers(row: Mapping[str, Any]) -> list[str]:
     return [str(answer).lower() for answer in row.get("answers", ())]
 
 
+def _sentences(text: str) -> list[str]:
+    return [text[start:end].strip() for start, end in sentence_spans(text, 0, len(text))]
+
+
 def _holding(answers: Sequence[str], passage: str) -> str:
     """The one sentence that holds an answer; empty if it is not one."""
-    found = [part for part in _SENTENCE.split(passage) if any(answer in part.lower() for answer in answers)]
-    return found[0] if len(found) == 1 and found[0] != passage else ""
+    found = [part for part in _sentences(passage) if any(answer in part.lower() for answer in answers)]
+    return found[0] if len(found) == 1 and found[0] != passage.strip() else ""
 
 
 def _requests(path: Path, rng: random.Random) -> Iterator[Pair]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.retrieval.embedding.identity import model_name, weights_digest
-from vivavoce.speech.engines.loading import quiet_loading
-from vivavoce.speech.lists.phonetics import alignments, phonemes
+from vivavoce.retrieval.embedding.loading import quiet_loading
+from vivavoce.speech.lists.misheard import Misheard, MishearingOptions
 
 from .. import weights
 from ..checkpoint import Checkpoint, Run
@@ -33,12 +32,8 @@ _MAX_TOKENS = 64
 """Of a text; what is longer is cut."""
 _MIXED = 10
 """Batches that are sorted by length together."""
-_ALIKE = 5
-"""Words that a word may be misheard for."""
-_HEARD_AS = 0.45
-"""How unlike two words may sound that are taken for each other, as in ``phonetics.distance``."""
-_SHORT = 3
-"""Letters up to which a word is mostly a function word, which recognisers drop and put in."""
+_MISHEARING = MishearingOptions("phonemes", misheard=0.12, dropped=0.04, short_dropped=0.1, split=0.02, inserted=0.02)
+"""How texts are garbled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,58 +68,6 @@ class TuningOptions:
             raise ConfigError("learning_rate and head_rate must be positive", stage=_STAGE)
         if not (0 <= self.smoothing < 1 and 0 <= self.garbled <= 1):
             raise ConfigError("smoothing and garbled are shares, 0 to 1", stage=_STAGE)
-
-
-class Garbler:
-    """Writes a text as a recogniser might have heard it, in words of the texts that it knows.
-
-    Words become others that sound like them, short ones are dropped or put in, long ones fall apart: what training on
-    transcripts of speech teaches, without speech (cf. Tsvetkov et al. 2014, https://aclanthology.org/E14-1065).
-    """
-
-    def __init__(
-        self,
-        texts: Sequence[str],
-        *,
-        misheard: float = 0.12,
-        dropped: float = 0.04,
-        short_dropped: float = 0.1,
-        split: float = 0.02,
-        inserted: float = 0.02,
-    ) -> None:
-        """Learn which words there are.
-
-        Args:
-            texts: In plain words.
-            misheard: Share of words that become another.
-            dropped: Share of long words that vanish.
-            short_dropped: The same of short ones.
-            split: Share of long words that fall into two.
-            inserted: Share of words behind which a short one slips in.
-        """
-        self._shares = (misheard, dropped, short_dropped, split, inserted)
-        counted = Counter(word for text in texts for word in text.split())
-        self._alike = _alike(sorted(counted))
-        self._short = [word for word, _ in counted.most_common(60) if len(word) <= _SHORT]
-
-    def __call__(self, text: str, rng: random.Random) -> str:
-        """A text as it may have been heard; never empty, unless it was."""
-        misheard, dropped, short_dropped, split, inserted = self._shares
-        heard: list[str] = []
-        for word in text.split():
-            if rng.random() < (short_dropped if len(word) <= _SHORT else dropped):
-                continue
-            drawn = rng.random()
-            if drawn < misheard and self._alike.get(word):
-                heard.append(rng.choice(self._alike[word]))
-            elif drawn > 1 - split and len(word) > 5:
-                at = rng.randint(2, len(word) - 2)
-                heard += [word[:at], word[at:]]
-            else:
-                heard.append(word)
-            if self._short and rng.random() < inserted:
-                heard.append(rng.choice(self._short))
-        return " ".join(heard) or text
 
 
 class TunedEncoders:
@@ -187,7 +130,8 @@ class TunedEncoders:
         """
         self.checkpoint = Checkpoint(resume, self._run(items, places, options)) if resume is not None else None
         fit = _Fit(self.checkpoint)
-        garbler = Garbler([text for item in items for text in item]) if options.garbled else None
+        texts = [text for item in items for text in item]
+        misheard = Misheard(texts, _MISHEARING) if options.garbled else None
         parts = _parts(items, options)
         left_out = np.zeros((len(items), self._labels))
         self._members = []
@@ -198,7 +142,7 @@ class TunedEncoders:
             if number < len(fit.ready):
                 _fill(member, {name: weight.numpy() for name, weight in fit.ready[number].items()})
             else:
-                examples = _Examples([items[int(place)] for place in others], places[others], options, number, garbler)
+                examples = _Examples([items[int(place)] for place in others], places[others], options, number, misheard)
                 self._train(member, examples, fit, progress)
             left_out[own] = self._mixed([items[int(place)] for place in own], [member])
         return left_out
@@ -321,7 +265,7 @@ class _Examples:
     places: NDArray[np.int_]
     options: TuningOptions
     number: int
-    garbler: Garbler | None
+    misheard: Misheard | None
 
     def batches(self, epoch: int) -> list[tuple[list[str], list[int]]]:
         """One epoch in random order; texts of a batch are about equally long. The same again for the same epoch."""
@@ -329,8 +273,8 @@ class _Examples:
         texts = []
         for item in self.items:
             text = rng.choices(list(item), list(item.values()))[0]
-            garbled = self.garbler is not None and rng.random() < self.options.garbled
-            texts.append(self.garbler(text, rng) if garbled and self.garbler else text)
+            garbled = self.misheard is not None and rng.random() < self.options.garbled
+            texts.append(self.misheard(text, rng) if garbled and self.misheard else text)
         order = list(range(len(texts)))
         rng.shuffle(order)
         size = self.options.batch
@@ -408,20 +352,6 @@ def _fill(member: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
             if array.shape != tuple(weight.shape):
                 raise ValueError(f"{name} has shape {array.shape}, not {tuple(weight.shape)}")
             weight.copy_(torch.from_numpy(array))
-
-
-def _alike(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """For each word those that sound most like it, if any are near."""
-    spoken = [(word, sounds) for word in words for sounds in (phonemes(word),) if sounds]
-    lengths = np.array([len(sounds) for _, sounds in spoken])
-    found = {}
-    for row, (word, sounds) in enumerate(spoken):
-        near = np.flatnonzero(np.abs(lengths - len(sounds)) <= 2)
-        costs = alignments([spoken[place][1] for place in near], sounds, [0])[:, 0, -1]
-        apart = costs / np.maximum(lengths[near], len(sounds))
-        order = [place for place in np.argsort(apart, kind="stable") if near[place] != row][:_ALIKE]
-        found[word] = tuple(spoken[near[place]][0] for place in order if apart[place] <= _HEARD_AS)
-    return found
 
 
 def _parts(items: Sequence[Mapping[str, float]], options: TuningOptions) -> NDArray[np.int_]:

@@ -188,7 +188,7 @@ def like_lengths(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Places of texts to read together: of like length, so that little is padding, and of so many tokens at most.
 
     Args:
-        lengths: Of the texts, in tokens; at least one.
+        lengths: Of the texts, in tokens.
         tokens: How many a batch holds, padding included; a text that is longer has one of its own.
     """
     batch: list[int] = []
@@ -197,7 +197,8 @@ def like_lengths(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
             yield batch
             batch = []
         batch.append(place)
-    yield batch
+    if batch:
+        yield batch
 
 
 def hidden_states(

@@ -1,7 +1,6 @@
 import gzip
 import json
 import math
-import random
 
 import pytest
 
@@ -17,7 +16,6 @@ from vivavoce.agent.evaluation.retrieval import (
 from vivavoce.agent.training.embedder import gather
 from vivavoce.retrieval import DialogueSearch, SearchOptions
 from vivavoce.retrieval.testing import HashEmbedder
-from vivavoce.speech.lists.misheard import Misheard
 
 CORPUS = [
     {
@@ -157,16 +155,6 @@ def test_unknown_channels_are_told():
     assert search_options("keyword", "rrf").fusion == "rrf"
     with pytest.raises(ConfigError, match="channels"):
         search_options("dense,smell", "sum")
-
-
-def test_misheard_words_sound_alike():
-    texts = ["the knight rode at night to the light"] * 4 + ["write right away"] * 4
-    misheard = Misheard(texts, rate=1.0)
-    heard = {misheard("The knight, right?", random.Random(seed)) for seed in range(20)}
-    assert any("night" in text.split() for text in heard) and any("write" in text.split() for text in heard)
-    assert all(text == text.lower() and "," not in text for text in heard)
-    assert Misheard(texts, rate=0.0)("The knight, right?", random.Random(0)) == "the knight right"
-    assert misheard("", random.Random(0)) == ""
 
 
 def test_what_is_kept_for_measuring_is_not_trained_on(beir, tmp_path):

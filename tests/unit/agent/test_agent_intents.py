@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from vivavoce.agent.evaluation.intents import evaluate_intents, heard_in
 from vivavoce.agent.understanding.heads import LabelHead, Mixture
 from vivavoce.agent.understanding.intents import IntentClassifier, IntentOptions, plainly
 from vivavoce.agent.understanding.readers import EmbeddingReader, StateOptions, StateReader, TextReader
-from vivavoce.agent.understanding.tuning import Garbler, TunedEncoders, TuningOptions
+from vivavoce.agent.understanding.tuning import TunedEncoders, TuningOptions
 from vivavoce.retrieval import SentenceTransformerEmbedder
 from vivavoce.retrieval.testing import HashEmbedder
 from vivavoce.speech import Hypothesis, Transcript
@@ -284,22 +283,6 @@ def test_lists_are_learned_from_by_weight(encoder):
     tuned = TunedEncoders(encoder, 3, device="cpu")
     left_out = tuned.fit(lists, items()[1], TUNING)
     assert np.exp(left_out).sum(axis=1) == pytest.approx(np.ones(12), abs=1e-4)
-
-
-def test_a_garbled_text_is_mostly_what_it_was_in_words_that_sound_alike():
-    texts = ["I want to hear a song", "turn right here", "they read the red book", "their kitchen is there"] * 3
-    garble, rng = (
-        Garbler(texts, misheard=0.5, dropped=0.0, short_dropped=0.0, split=0.0, inserted=0.0),
-        random.Random(0),
-    )
-    heard = {garble("turn right here", rng) for _ in range(50)}
-    assert "turn right hear" in heard and "turn right here" in heard
-    assert all(len(text.split()) == 3 for text in heard)
-    drops = Garbler(texts, misheard=0.0, dropped=1.0, short_dropped=0.0, split=0.0, inserted=0.0)
-    assert drops("I want to hear", rng) == "I to" and drops("want hear", rng) == "want hear"
-    splits = Garbler(texts, misheard=0.0, dropped=0.0, short_dropped=0.0, split=1.0, inserted=0.0)
-    assert splits("their kitchen", rng).replace(" ", "") == "theirkitchen"
-    assert len(splits("their kitchen", rng).split()) == 3
 
 
 def test_a_mixture_counts_both_alike_and_knows_how_sure_it_may_be():

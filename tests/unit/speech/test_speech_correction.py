@@ -16,9 +16,9 @@ from vivavoce.speech.lists.choosing import (
     LanguageOptions,
     RoverChooser,
     sentence,
-    word_errors,
 )
 from vivavoce.speech.lists.evidence import unlike
+from vivavoce.speech.lists.nbest import word_distances
 
 TEXTS = st.lists(
     st.lists(st.sampled_from("a sea see the thing".split()), min_size=1, max_size=5), min_size=1, max_size=5
@@ -132,5 +132,5 @@ def test_a_sentence_is_written_one_way(text, plain):
 
 
 def test_distances():
-    assert word_errors("a b c".split(), "a x c d".split()) == 2
+    assert word_distances(["a b c".split(), "a x c d".split(), []]).tolist() == [[0, 2, 3], [2, 0, 4], [3, 4, 0]]
     assert unlike("Their.", "There.") == 0.0 < unlike("band", "ban") < unlike("band", "orchestra")
