@@ -291,10 +291,12 @@ class VoiceAgent:
         Raises:
             SpeechError, RetrievalError, RecordError, AgentError: What went wrong, with its stage.
         """
-        lists, partials = quickened(self.parts.require_recognizer())
+        # It hears the partials too, and not the one that tells when words were said: a list of which the beginning was
+        # cut away and committed has lost what else the beginning may have been, and answers are made from lists.
+        lists, _ = quickened(self.parts.require_recognizer())
         segmenter = Segmenter(copy.copy(self._detector), endpoint=EndpointOptions())
         options = StreamingOptions(n_best=self.parts.options.n_best)
-        with StreamingRecognizer(lists, segmenter, partials=partials, options=options, threaded=threaded) as recognizer:
+        with StreamingRecognizer(lists, segmenter, options=options, threaded=threaded) as recognizer:
             for event in recognizer.walk(frames):
                 yield event
                 if isinstance(event, Final) and event.transcript.is_speech:
