@@ -1,15 +1,17 @@
-"""For authors of models and gates: tiny ones that are scripted, and the contracts that all of them keep."""
+"""For authors of models, gates and skills: tiny ones that are scripted, and the contracts that all of them keep."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from vivavoce.memory import Episode
 from vivavoce.speech import Hypothesis, Transcript
 
 from .errors import GenerationError
 from .model.chat import ChatModel, FirstToken, without_sentinel
 from .model.gate import Decision, Gate
 from .model.prompts import SENTINEL, Message
+from .understanding.skills import Outcome, Skill
 
 
 class ScriptedModel:
@@ -127,3 +129,29 @@ def check_gate(gate: Gate) -> None:
         assert decision.reason, "it gives a reason"
         decisions.append(decision.retrieve)
     assert decisions == sorted(decisions), "a more probable <RET> is never a reason against looking up"
+
+
+def check_skill(skill: Skill, *heard: Transcript) -> None:
+    """Hold a skill against its contract.
+
+    Args:
+        skill: What is checked. It is asked several times, so give it handlers that may be called.
+        heard: Transcripts to try besides a list and a typed text: of things that the skill understands.
+
+    Raises:
+        AssertionError: With the sentence that it breaks.
+    """
+    listed = Transcript((Hypothesis("a small mocha", -1.0, 4), Hypothesis("a small mortar", -1.5, 4)), "en", 0.0, 1.0)
+    typed = Transcript((Hypothesis("When do you open?", 0.0, 1),), "", 0.0, 0.0)
+    history = (Episode("check", "check", "Good morning!", "Good morning.", 0.0),)
+    for transcript in (listed, typed, *heard):
+        for before in ((), history):
+            outcome = skill.consider(transcript, before)
+            assert outcome is None or isinstance(outcome, Outcome), (
+                f"consider returns an Outcome or None, not {outcome!r}"
+            )
+            assert outcome == skill.consider(transcript, before), "the same question has the same outcome"
+            if outcome is not None:
+                assert outcome.skill, "an outcome is signed with the name of the skill"
+                assert outcome.reason, "it gives a reason"
+                assert outcome.ignored or outcome.reply or outcome.transcript or outcome.intent, "it changes something"

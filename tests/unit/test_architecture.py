@@ -43,11 +43,12 @@ HEAVY = {
 }
 PUBLIC = {
     "agent": """
-        AgentError AlwaysRetrieve AnswerOptions ChatModel ConfigError Decided Decision DirectedSpeech
-        EndpointError Event FirstToken Gate Generation GenerationError Grammar Heard IntentClassifier
-        KeywordSpotter LanguageScorer LocalModelOptions Message ModelUnavailable NeverRetrieve OpenAIChatModel
-        Parts Persona ReadOut Retrieved Said Saying SlotFiller Speaking Spoke TokenGate TransformersChatModel
-        Turn TurnCancelled TurnEnded VoiceAgent WakePhrase open_chooser open_knowledge open_recognizer
+        AgentError AlwaysRetrieve AnswerOptions ChatModel ChooserSkill CommandSkill ConfigError Decided
+        Decision DirectedSkill DirectedSpeech EndpointError Event FirstToken Gate Generation GenerationError
+        Grammar Heard IntentClassifier IntentSkill KeywordSpotter LanguageScorer LocalModelOptions Message
+        ModelUnavailable NeverRetrieve OpenAIChatModel Outcome Parts Persona ReadOut Retrieved Said Saying
+        Skill SlotFiller Speaking Spoke TokenGate TransformersChatModel Turn TurnCancelled TurnEnded
+        Understood VoiceAgent WakePhrase WakeSkill open_chooser open_knowledge open_recognizer
     """,
     "memory": "Episode Record RecordBusy RecordCorrupt RecordError SQLiteRecord",
     "retrieval": """
