@@ -107,8 +107,14 @@ def measures(ranked: Sequence[str], relevant: Mapping[str, int]) -> dict[str, fl
     Args:
         ranked: Names of passages, best first, each once.
         relevant: Those that answer the question, each with a grade above 0; at least one.
+
+    Raises:
+        ImportError: If the `train` extra is not installed.
     """
-    from ir_measures import RR, Success, calc_aggregate, nDCG
+    try:
+        from ir_measures import RR, Success, calc_aggregate, nDCG
+    except ImportError as error:
+        raise ImportError("Measuring rankings needs the package ir-measures: pip install 'vivavoce[train]'") from error
 
     named = {
         "recall@1": Success @ 1,

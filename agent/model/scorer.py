@@ -80,7 +80,7 @@ class LanguageScorer:
     @property
     def fingerprint(self) -> str:
         """Equal for two scorers if and only if they give the same scores (weights, adapter and opening)."""
-        merged = [sampled_bytes(weight).hex() for _, weight in self._worn]
+        merged = [sampled_bytes(weight).hex() for _, weight in self._adapted]
         return fingerprint_of("language scorer", weights_digest(self._chat.model), merged, self.options.opening)
 
     def score(self, texts: Sequence[str], *, context: str = "") -> tuple[float, ...]:
