@@ -210,7 +210,9 @@ class Audio:
 
         with atomic_file(target) as file:
             try:
-                soundfile.write(file, self.samples, self.rate, format=form)
+                # By its number: through a Python object libsndfile would call back, and lose a Ctrl-C in there.
+                with soundfile.SoundFile(file.fileno(), "w", self.rate, 1, format=form, closefd=False) as sound:
+                    sound.write(self.samples)
             except soundfile.SoundFileError as error:
                 raise AudioError(f"cannot write {target} at {self.rate} Hz: {error}", stage="write") from error
         return target

@@ -1,4 +1,8 @@
-"""The command line as a process of its own: Ctrl-C at each stage, and `kill -9` in the middle of a turn."""
+"""The command line as a process of its own: Ctrl-C at each stage, and `kill -9` in the middle of a turn.
+
+Nothing here hangs on who is quicker: a process is given more to do than it could get done, or is kept waiting, and what
+it may have done until the signal reached it is allowed.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from vivavoce.memory import Episode, SQLiteRecord
+from vivavoce.retrieval import Store, is_index
+from vivavoce.retrieval.index.folder import LOCK
 from vivavoce.speech import Audio
 
 pytestmark = pytest.mark.weights
 
 PATIENCE = 60
 """Seconds that a process may take to end; a healthy one takes less than two."""
+MANY = 40
+"""So often is the same recording heard where a process is not to come to its end: that takes minutes."""
 
 
 class Command:
@@ -106,19 +115,28 @@ def files_in(folder: Path) -> list[str]:
 # -- Ctrl-C ---------------------------------------------------------------------------------------------------------
 
 
+def check_answers(command: Command, folder: Path) -> list[str]:
+    """That all answers are whole, and that those that were announced are there; the last may not have been any more."""
+    answers = files_in(folder)
+    assert all(name.endswith(".wav") and Audio.read(folder / name).seconds > 1 for name in answers)
+    announced = [Path(event["path"]).name for event in command.events if event["event"] == "spoke"]
+    assert answers[: len(announced)] == announced and len(answers) <= len(announced) + 1
+    return answers
+
+
 def test_while_loading(run, coffeehouse, whisper_dir, llm_dir, minilm_dir, tmp_path):
-    recording = coffeehouse / "questions" / "9-small-talk.flac"
-    command = run("ask", recording, "--knowledge", coffeehouse / "handbook", "--out", tmp_path / "answers", "--json")
+    recordings = MANY * [coffeehouse / "questions" / "9-small-talk.flac"]
+    command = run("ask", *recordings, "--knowledge", coffeehouse / "handbook", "--out", tmp_path / "answers", "--json")
     command.wait_for(lambda: command.maps("libtorch_cpu"))
     stopped(command.interrupt())
-    assert command.events == [] and files_in(tmp_path / "answers") == []
+    assert len(check_answers(command, tmp_path / "answers")) < MANY
 
 
 def test_while_transcribing(run, coffeehouse, whisper_dir, tmp_path):
     recordings = sorted((coffeehouse / "questions").glob("*.flac"))
     out = tmp_path / "heard.jsonl"
     out.write_text("what was there before\n")
-    command = run("transcribe", *recordings, *recordings, "--out", out)
+    command = run("transcribe", *(MANY * recordings), "--out", out)
     command.wait_for(lambda: len(files_in(tmp_path)) > 1)  # the file that will take the place of the old one
     stopped(command.interrupt())
     assert files_in(tmp_path) == ["heard.jsonl"] and out.read_text() == "what was there before\n"
@@ -126,21 +144,42 @@ def test_while_transcribing(run, coffeehouse, whisper_dir, tmp_path):
 
 @pytest.mark.parametrize("stage", ["heard", "decided", "said"])
 def test_while_answering(run, coffeehouse, whisper_dir, llm_dir, tmp_path, stage):
-    recordings = sorted((coffeehouse / "questions").glob("*order*.flac"))
+    recordings = MANY * sorted((coffeehouse / "questions").glob("*order*.flac"))
     command = run("ask", *recordings, "--out", tmp_path / "answers", "--json")
     command.read_until(stage)
     stopped(command.interrupt())
-    answers = files_in(tmp_path / "answers")
-    assert len(answers) < len(recordings), "it did not go on to the end"
-    assert all(name.endswith(".wav") and Audio.read(tmp_path / "answers" / name).seconds > 1 for name in answers)
-    assert [Path(event["path"]).name for event in command.events if event["event"] == "spoke"] == answers
+    assert len(check_answers(command, tmp_path / "answers")) < len(recordings), "it did not go on to the end"
 
 
-def test_while_indexing(run, coffeehouse, minilm_dir, tmp_path):
-    command = run("index", coffeehouse / "handbook", "--out", tmp_path / "index")
-    command.wait_for(lambda: command.maps("model.safetensors"))
-    stopped(command.interrupt())
-    assert files_in(tmp_path) == []
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
+def test_while_indexing(run, coffeehouse, minilm_dir, tmp_path, existing):
+    """An index is made first, then filled. Until documents are committed, there is what was there before."""
+    index, pages = tmp_path / "index", tmp_path / "pages"
+    index.mkdir()
+    pages.mkdir()
+    (pages / "milk.md").write_text("Oat milk is free.")
+    if existing:
+        code, err = run("index", pages, "--out", index).end()
+        assert code == 0, err
+    with FileLock(index / LOCK):  # whoever wants to write waits
+        command = run("index", coffeehouse / "handbook", "--out", index)
+        command.wait_for(lambda: command.maps("model.safetensors"))
+        stopped(command.interrupt())
+    assert documents_of(index) == (("milk.md",) if existing else None)
+    code, err = run("index", pages, "--out", index).end()
+    assert code == 0 and documents_of(index) == ("milk.md",), err
+
+
+def documents_of(index: Path) -> tuple[str, ...] | None:
+    """The sources of an index that is whole; None if there is nothing of an index."""
+    if not is_index(index):
+        assert set(files_in(index)) <= {LOCK}
+        return None
+    store = Store.open(index, "cpu")
+    assert store.problems() == []
+    sources = store.sources
+    store.close()
+    return sources
 
 
 def test_while_nobody_types(run, llm_dir, tmp_path):
@@ -176,7 +215,8 @@ def test_finished_turns_survive_kill_9(run, llm_dir, tmp_path):
         assert len(there) == len(set(there)), "every turn is there once"
         assert [turn_id for turn_id in there if turn_id in finished] == finished, "and every finished one, in order"
         unfinished = [turn for turn in recorded(tmp_path) if turn.turn_id not in finished]
-        assert len(unfinished) <= (moment == "said"), "one that was said to its end may be there already"
+        # The signal may have reached it when that turn was said and kept, but not told yet.
+        assert [turn.turn_id for turn in unfinished] in ([], there[-1:])
         finished = there
     command = run("ask", "Thank you very much!", "--thread", "anna", "--no-speech", "--json", home=tmp_path)
     code, err = command.end()

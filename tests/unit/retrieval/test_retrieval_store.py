@@ -423,6 +423,17 @@ def test_work_that_is_broken_off_goes_on(tmp_path):
         assert len(embedder.read) == 1500 - 1024 and made.problems() == []
 
 
+def test_what_was_broken_off_before_the_first_commit_opens_as_an_empty_index(tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with LocalKnowledge.create(tmp_path / "index", HashEmbedder()) as made, pytest.raises(KeyboardInterrupt):
+        made.upsert(OLD, progress=stop)
+    with LocalKnowledge.open(tmp_path / "index", HashEmbedder()) as made:
+        assert (len(made), made.sources, made.search("oat milk"), made.problems()) == (0, (), (), [])
+        assert made.upsert(OLD).added == 2 and has_one_generation(tmp_path / "index")
+
+
 def test_compacting_takes_away_what_was_removed_and_nobody_notices(index):
     with LocalKnowledge.open(index, HashEmbedder()) as made, LocalKnowledge.open(index, HashEmbedder()) as reader:
         made.upsert([Document(f"{n}.md", f"Page {n} on oat milk.") for n in range(50)])

@@ -220,6 +220,24 @@ def test_writes_what_it_reads(tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+def test_ctrl_c_cannot_get_lost_while_a_file_is_written(tmp_path, name):
+    """It would in a callback: cffi swallows what is raised there, and the file was said to be cut short."""
+
+    def interrupt(frame, event, _):
+        if event == "call" and frame.f_code.co_name.startswith("vio_"):
+            raise KeyboardInterrupt
+
+    sound = Audio(np.zeros(16_000, np.float32), 16_000)
+    before = sys.getprofile()
+    sys.setprofile(interrupt)
+    try:
+        sound.write(tmp_path / name)
+    finally:
+        sys.setprofile(before)
+    assert Audio.read(tmp_path / name).seconds == 1
+
+
 def test_writing_fails_with_a_reason(tmp_path):
     with pytest.raises(AudioError, match="end the name in"):
         tone().write(tmp_path / "a.txt")
