@@ -1,4 +1,4 @@
-"""The assistant: parts put together, and the doors through which one talks to it."""
+"""The assistant: it joins the parts, and answers recordings, texts and live frames."""
 
 from __future__ import annotations
 
@@ -169,8 +169,10 @@ class VoiceAgent:
             listening = pool.submit(open_conversation_recognizer, recognizer, device)
             speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
             chat = pool.submit(open_chat_model, model, device).result()
-            hears = listening.result()
-            speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
+            loaded_recognizer = listening.result()
+            loaded_synthesizer = (
+                speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
+            )
             embedder = embedding.result() if embedding else embedder
         options = options or AnswerOptions()
         if options.quote is None:
@@ -190,14 +192,14 @@ class VoiceAgent:
                 model=chat,
                 gate=gate or default_gate(chat),
                 record=record,
-                recognizer=hears,
+                recognizer=loaded_recognizer,
                 knowledge=knowledge,
                 embedder=embedder,
                 skills=tuple(skills),
                 persona=persona,
                 options=options,
             )
-            agent = cls(parts, synthesizer=speaks, detector=detector)
+            agent = cls(parts, synthesizer=loaded_synthesizer, detector=detector)
             agent._opened = opened.pop_all()
         return agent
 
@@ -209,21 +211,21 @@ class VoiceAgent:
             thread_id: Which conversation.
             speak: Whether to synthesize the answer.
         """
-        seen: dict[type, Any] = {Said: Said("")}
+        latest: dict[type, Any] = {Said: Said("")}
         outcomes: list[Outcome] = []
         for event in self.events(question, thread_id=thread_id, speak=speak):
-            seen[type(event)] = event
+            latest[type(event)] = event
             if isinstance(event, Understood):
                 outcomes.append(event.outcome)
         return Turn(
-            turn_id=seen[TurnEnded].turn_id,
-            heard=seen[Heard].transcript,
-            text=seen[Said].text,
-            sources=seen[Said].sources,
-            decision=seen[Decided].decision if Decided in seen else None,
-            passages=seen[Retrieved].passages if Retrieved in seen else (),
-            audio=seen[Spoke].audio if Spoke in seen else None,
-            timings=dict(seen[TurnEnded].timings),
+            turn_id=latest[TurnEnded].turn_id,
+            heard=latest[Heard].transcript,
+            text=latest[Said].text,
+            sources=latest[Said].sources,
+            decision=latest[Decided].decision if Decided in latest else None,
+            passages=latest[Retrieved].passages if Retrieved in latest else (),
+            audio=latest[Spoke].audio if Spoke in latest else None,
+            timings=dict(latest[TurnEnded].timings),
             outcomes=tuple(outcomes),
         )
 
@@ -245,23 +247,23 @@ class VoiceAgent:
         turn_id = uuid.uuid4().hex
         walk = Walk(self.parts, question)
         start: TurnState = {"turn_id": turn_id, "thread_id": thread_id}
-        spoken: list[Audio] = []
-        happening = pull(partial(self._run, start, walk), walk.cancelled)
+        audio_pieces: list[Audio] = []
+        turn_events = pull(partial(self._run, start, walk), walk.cancelled)
         try:
-            for event in happening:
+            for event in turn_events:
                 yield event
                 if isinstance(event, Said):
                     walk.delivered.set()
                 elif isinstance(event, Saying) and speak:
-                    for piece in self._aloud(event.text, walk.watch):
-                        spoken.append(piece)
+                    for piece in self._synthesize(event.text, walk.watch):
+                        audio_pieces.append(piece)
                         yield Speaking(piece, event.text)
         finally:
             walk.cancelled.set()
             walk.delivered.set()
-            happening.close()
-        if spoken:
-            yield Spoke(Audio.join(spoken))
+            turn_events.close()
+        if audio_pieces:
+            yield Spoke(Audio.join(audio_pieces))
         walk.watch.mark("total")
         logger.info("turn %s: %s", turn_id, ", ".join(f"{k} {v:.0f}" for k, v in walk.watch.timings.items()))
         yield TurnEnded(turn_id, walk.watch.timings)
@@ -291,19 +293,19 @@ class VoiceAgent:
         Raises:
             SpeechError, RetrievalError, RecordError, AgentError: What went wrong, with its stage.
         """
-        # It hears the partials too, and not the one that tells when words were said: a list of which the beginning was
+        # The list recogniser decodes the partials too, not the one with word times: a list of which the beginning was
         # cut away and committed has lost what else the beginning may have been, and answers are made from lists.
-        lists, _ = quickened(self.parts.require_recognizer())
+        list_recognizer, _ = quickened(self.parts.require_recognizer())
         segmenter = Segmenter(copy.copy(self._detector), endpoint=EndpointOptions())
         options = StreamingOptions(n_best=self.parts.options.n_best)
-        with StreamingRecognizer(lists, segmenter, options=options, threaded=threaded) as recognizer:
+        with StreamingRecognizer(list_recognizer, segmenter, options=options, threaded=threaded) as recognizer:
             for event in recognizer.walk(frames):
                 yield event
                 if isinstance(event, Final) and event.transcript.is_speech:
                     yield from self.events(event.transcript, thread_id=thread_id, speak=speak)
 
     def _run(self, start: TurnState, walk: Walk, emit: Callable[[Event], None]) -> None:
-        """Walk through the graph, in the thread of `pull`."""
+        """Run the graph in the producer thread of `pull`, and emit its events."""
         try:
             events: Iterator[Any] = self.graph.stream(start, context=walk, stream_mode="custom")
             for event in events:
@@ -317,7 +319,7 @@ class VoiceAgent:
             if walk.generation is not None:  # still open if the walk broke off before the answer
                 walk.generation.close()
 
-    def _aloud(self, sentence: str, watch: Stopwatch) -> Iterator[Audio]:
+    def _synthesize(self, sentence: str, watch: Stopwatch) -> Iterator[Audio]:
         if self.synthesizer is None:
             return
         with watch.measure("speak"):

@@ -1,4 +1,4 @@
-"""Where a training run that was broken off goes on: one file, which is of one run only and whole at any moment."""
+"""Checkpoints, from which interrupted training runs resume: one file per run, whole at any moment."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Run:
         return cls(_digest(data), _digest([settings]), model, seed)
 
     def differences(self, other: Run) -> str:
-        """What the other run has that this one has not, in words; empty if they are the same."""
+        """Name the parts in which the other run differs; empty if they are the same."""
         return " and ".join(words for kind, words in _KINDS.items() if getattr(self, kind) != getattr(other, kind))
 
 
@@ -83,7 +83,7 @@ class Checkpoint:
         if not os.path.lexists(self.path):
             self._owned = True
             return None
-        content = self._read()
+        content = self._read_content()
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ConfigError(
                 f"{self.path} is no checkpoint of this version of vivavoce: delete it to start from the beginning, "
@@ -115,17 +115,17 @@ class Checkpoint:
 
         if not self._owned:
             self.load()
-        aside = self._aside
+        temporary = self._temporary
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
+            with temporary.open("wb") as file:
                 torch.save({"format": _FORMAT, "run": asdict(self._run), "state": dict(state)}, file)
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
-            aside.replace(self.path)
+            temporary.replace(self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
-                aside.unlink()
+                temporary.unlink()
             raise ConfigError(
                 f"cannot write the checkpoint {self.path} ({error}): make room, or name another --out", stage=_STAGE
             ) from error
@@ -133,13 +133,13 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file: the run has ended, and what it made is saved elsewhere."""
         self.path.unlink(missing_ok=True)
-        self._aside.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
     @property
-    def _aside(self) -> Path:
+    def _temporary(self) -> Path:
         return self.path.with_name(f"{self.path.name}.new")
 
-    def _read(self) -> object:
+    def _read_content(self) -> object:
         import torch
 
         try:
@@ -160,11 +160,11 @@ class Checkpoint:
 def _digest(values: Iterable[object]) -> str:
     digest = hashlib.sha256()
     for value in values:
-        digest.update(json.dumps(value, sort_keys=True, default=_plain).encode() + b"\n")
+        digest.update(json.dumps(value, sort_keys=True, default=_json_value).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Mapping):

@@ -115,7 +115,7 @@ def open_recognizer(
     if ":" in engine:
         if model is not None:
             raise ConfigError(f"{engine} brings its own model, so leave out {str(model)!r}.", stage=_STAGE)
-        return _own(engine)
+        return _custom_recognizer(engine)
     if engine not in ENGINES:
         raise ConfigError(
             f"There is no engine {engine!r}; choose one of {', '.join(ENGINES)}, or name a class of your own as "
@@ -165,14 +165,14 @@ def open_conversation_recognizer(recognizer: Recognizer | str | None, device: De
 def _openai(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.engines.openai_whisper import OpenAIWhisperRecognizer
 
-    checkpoint = _named("openai", model, "a .pt checkpoint or a name such as base")
+    checkpoint = _required_model("openai", model, "a .pt checkpoint or a name such as base")
     return OpenAIWhisperRecognizer(checkpoint, options=WhisperOptions(language=language), device=device)
 
 
 def _transformers(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.engines.transformers_whisper import TransformersWhisperRecognizer
 
-    name = _named("transformers", model, "a folder, or owner/name such as openai/whisper-base")
+    name = _required_model("transformers", model, "a folder, or owner/name such as openai/whisper-base")
     options = WhisperOptions(language=language)
     return TransformersWhisperRecognizer(_folder(name, progress), options=options, device=device)
 
@@ -180,7 +180,7 @@ def _transformers(model: _Model, device: str, progress: _Progress, language: str
 def _ctc(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.engines.ctc import CTCOptions, CTCRecognizer
 
-    name = _named("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
+    name = _required_model("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
     options = CTCOptions(language=language or CTCOptions().language)
     return CTCRecognizer(_folder(name, progress), options=options, device=device)
 
@@ -191,9 +191,9 @@ ENGINES: Mapping[str, Callable[[_Model, str, _Progress, str | None], Recognizer]
 """Engines by name: each opens a recogniser, from a model, a device, who is told of downloads, and a language."""
 
 
-def _named(engine: str, model: str | Path | None, what: str) -> str | Path:
+def _required_model(engine: str, model: str | Path | None, examples: str) -> str | Path:
     if model is None:
-        raise ConfigError(f"The engine {engine} has no model of its own; name {what}.", stage=_STAGE)
+        raise ConfigError(f"The engine {engine} has no model of its own; name {examples}.", stage=_STAGE)
     return model
 
 
@@ -207,19 +207,19 @@ def _folder(model: str | Path, progress: Progress | None) -> Path:
     return resolve(model, progress=progress)
 
 
-def _own(engine: str) -> Recognizer:
+def _custom_recognizer(engine: str) -> Recognizer:
     module, _, name = engine.partition(":")
     try:
-        made: Any = getattr(importlib.import_module(module), name)()
+        instance: Any = getattr(importlib.import_module(module), name)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"Cannot make the recogniser {engine} ({error}); name a class that needs no arguments, as "
             "package.module:Class, in a module that Python can import here.",
             stage=_STAGE,
         ) from error
-    if not callable(getattr(made, "transcribe", None)):
+    if not callable(getattr(instance, "transcribe", None)):
         raise ConfigError(f"{engine} has no method transcribe, so it is no Recognizer.", stage=_STAGE)
-    recognizer: Recognizer = made
+    recognizer: Recognizer = instance
     return recognizer
 
 
@@ -259,7 +259,7 @@ def open_embedder(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Embedder:
-    """Load what makes vectors.
+    """Load an embedder.
 
     Args:
         name: ``llm`` for the default language model with an embedding adapter; else a sentence-transformers model of
@@ -277,21 +277,21 @@ def open_embedder(
     from vivavoce.retrieval import LLMEmbedder
     from vivavoce.retrieval.embedding.adapter import TASKS
 
-    where: Any = device
+    typed_device: Any = device
     if str(name) == "llm":
         if task and task not in TASKS:
             raise ConfigError(f"A task is one of {', '.join(TASKS)}, not {task!r}.", stage=_STAGE)
-        chat = TransformersChatModel(resolve(LLM, progress=progress), device=where)
-        sought: Any = task or TASKS[0]
-        return LLMEmbedder(chat.model, chat.tokenizer, adapter or ADAPTER, task=sought)
+        chat = TransformersChatModel(resolve(LLM, progress=progress), device=typed_device)
+        typed_task: Any = task or TASKS[0]
+        return LLMEmbedder(chat.model, chat.tokenizer, adapter or ADAPTER, task=typed_task)
     if adapter is not None or task:
-        given = "An adapter" if adapter is not None else "A task"
-        raise ConfigError(f"{given} goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
-    return sentence_embedder(name or EMBEDDING, where, progress)
+        option = "An adapter" if adapter is not None else "A task"
+        raise ConfigError(f"{option} goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
+    return sentence_embedder(name or EMBEDDING, typed_device, progress)
 
 
 def open_reranker(name: str, *, device: str = "auto", progress: Progress | None = None) -> Reranker:
-    """Load what puts passages into a better order.
+    """Load a reranker.
 
     Args:
         name: ``likelihood``, ``first`` or ``full`` for the default language model; else a cross-encoder: a folder, or
@@ -305,10 +305,10 @@ def open_reranker(name: str, *, device: str = "auto", progress: Progress | None 
     """
     from vivavoce.retrieval import CrossEncoderReranker, LikelihoodReranker, ListwiseReranker
 
-    where: Any = device
+    typed_device: Any = device
     if name not in ("likelihood", "first", "full"):
-        return CrossEncoderReranker(resolve(name, progress=progress), device=where)
-    chat = TransformersChatModel(resolve(LLM, progress=progress), device=where)
+        return CrossEncoderReranker(resolve(name, progress=progress), device=typed_device)
+    chat = TransformersChatModel(resolve(LLM, progress=progress), device=typed_device)
     if name == "likelihood":
         return LikelihoodReranker(chat.model, chat.tokenizer)
     return ListwiseReranker(chat.model, chat.tokenizer, window=20 if name == "first" else None)
@@ -323,7 +323,7 @@ def open_chooser(
     device: Device = "auto",
     progress: Progress | None = None,
 ) -> Chooser:
-    """A chooser by name.
+    """Load a chooser by name.
 
     Args:
         method: ``1best``; ``rover`` and ``mbr``, which need no model; ``lm``, rescoring with the language model;
@@ -375,7 +375,7 @@ def read_weights(path: Path) -> dict[str, float]:
 
 
 def import_shared() -> None:
-    """What several parts import: CTranslate2 and we transformers, the voice and the embedder scipy.
+    """Import what several parts share: transformers (CTranslate2 and we), scipy (the voice and the embedder).
 
     Two threads that begin to at once may find it half imported.
     """

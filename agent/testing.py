@@ -90,17 +90,22 @@ def check_chat_model(model: ChatModel) -> None:
     again = model.begin(prompt)
     assert "".join(again.stream(12)) == answer, "the same prompt gives the same answer"
     again.close()
-    one, other = model.begin(prompt), model.begin([*prompt[:1], {"role": "user", "content": "What is two plus two?"}])
-    before = one.prefilled
-    one.extend([{"role": "assistant", "content": "Wait."}, {"role": "user", "content": "- Anna is here.\nGo on."}])
-    assert one.prefilled >= before, "`prefilled` counts up"
-    "".join(other.stream(3))
-    assert isinstance("".join(one.stream(3)), str), "two generations may live at once"
-    one.close()
-    other.close()
-    _check_refused(lambda: list(one.stream(1)), "a closed generation refuses to go on")
-    _check_refused(lambda: one.extend(prompt[1:]), "a closed generation refuses to be extended")
-    _check_refused(lambda: list(one.stream(1)), "a closed generation stays closed")
+    generation_a, generation_b = (
+        model.begin(prompt),
+        model.begin([*prompt[:1], {"role": "user", "content": "What is two plus two?"}]),
+    )
+    prefilled = generation_a.prefilled
+    generation_a.extend(
+        [{"role": "assistant", "content": "Wait."}, {"role": "user", "content": "- Anna is here.\nGo on."}]
+    )
+    assert generation_a.prefilled >= prefilled, "`prefilled` counts up"
+    "".join(generation_b.stream(3))
+    assert isinstance("".join(generation_a.stream(3)), str), "two generations may live at once"
+    generation_a.close()
+    generation_b.close()
+    _check_refused(lambda: list(generation_a.stream(1)), "a closed generation refuses to go on")
+    _check_refused(lambda: generation_a.extend(prompt[1:]), "a closed generation refuses to be extended")
+    _check_refused(lambda: list(generation_a.stream(1)), "a closed generation stays closed")
     _check_refused(lambda: model.begin([]), "an empty prompt is refused")
 
 
@@ -145,12 +150,12 @@ def check_skill(skill: Skill, *heard: Transcript) -> None:
     typed = Transcript((Hypothesis("When do you open?", 0.0, 1),), "", 0.0, 0.0)
     history = (Episode("check", "check", "Good morning!", "Good morning.", 0.0),)
     for transcript in (listed, typed, *heard):
-        for before in ((), history):
-            outcome = skill.consider(transcript, before)
+        for turns in ((), history):
+            outcome = skill.consider(transcript, turns)
             assert outcome is None or isinstance(outcome, Outcome), (
                 f"consider returns an Outcome or None, not {outcome!r}"
             )
-            assert outcome == skill.consider(transcript, before), "the same question has the same outcome"
+            assert outcome == skill.consider(transcript, turns), "the same question has the same outcome"
             if outcome is not None:
                 assert outcome.skill, "an outcome is signed with the name of the skill"
                 assert outcome.reason, "it gives a reason"

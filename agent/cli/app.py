@@ -35,14 +35,14 @@ from .train import train_app
 _WrongUsage: Any = typer.BadParameter.__mro__[2]
 
 _RENAMED = {"calibrate": "train read-out"}
-"""Verbs that had another name."""
+"""Former names of verbs, with the current ones."""
 
 
 class _Verbs(TyperGroup):
-    """The verbs; one that was renamed says its name of today."""
+    """The verbs; a former name is refused with the current one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the verb that is meant."""
+        """Return the verb that the arguments name."""
         if args and args[0] in _RENAMED:
             ctx.fail(f"`vivavoce {args[0]}` is `vivavoce {_RENAMED[args[0]]}` now.")
         return super().resolve_command(ctx, args)
@@ -64,8 +64,8 @@ app.add_typer(train_app, name="train")
 app.add_typer(models_app, name="models")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         out.print(f"vivavoce {metadata.version('vivavoce')}")
         raise typer.Exit
 

@@ -1,4 +1,4 @@
-"""Where verbs write to: stdout and stderr, a result as JSON or for people, a progress bar."""
+"""Output of the verbs: stdout and stderr, a result as JSON or for people, a progress bar."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False)
 
 
-def tell(values: dict[str, Any], as_json: bool, shown: Any = None) -> None:
-    """One result: JSON on stdout, or what is `shown` to people (the JSON, indented, by default)."""
+def print_result(values: dict[str, Any], as_json: bool, shown: Any = None) -> None:
+    """Print one result: as a JSON line on stdout, or as `shown` (by default the JSON, indented)."""
     if as_json:
         sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
         sys.stdout.flush()

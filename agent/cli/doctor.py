@@ -1,4 +1,4 @@
-"""What is installed here, which weights, and what would run where."""
+"""``vivavoce doctor``: which packages and weights are installed, and which device each model would use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from .. import weights
-from .console import tell
+from .console import print_result
 from .options import Json
 
 _BASE = "pip install vivavoce"
@@ -24,12 +24,12 @@ _PACKAGES = {
     "sentence-transformers": "pip install 'vivavoce[embedding]' to look something up",
     "openai": "pip install 'vivavoce[openai]' for remote models",
 }
-"""What is looked for, and how it is installed."""
+"""Packages that are checked, with the command that installs each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the examination.
+    """One line of the report.
 
     Attributes:
         check: What was looked at.
@@ -53,20 +53,20 @@ class Finding:
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, which weights are here, and what would run where."""
     for finding in examine():
-        tell(finding.as_json(), as_json, finding.as_text())
+        print_result(finding.as_json(), as_json, finding.as_text())
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything; nothing is fetched and no model is loaded."""
+    """Check packages, devices and weights, without fetching or loading any model."""
     yield Finding("python", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} CPUs")
-    found = set()
+    installed = set()
     for package, fix in _PACKAGES.items():
         try:
             yield Finding(package, metadata.version(package))
-            found.add(package)
+            installed.add(package)
         except metadata.PackageNotFoundError:
             yield Finding(package, "not installed", fix)
-    if {"faiss-cpu", "faiss-gpu"} <= found:
+    if {"faiss-cpu", "faiss-gpu"} <= installed:
         yield Finding(
             "faiss",
             "faiss-cpu and faiss-gpu overwrite each other",
@@ -74,9 +74,9 @@ def examine() -> Iterator[Finding]:
         )
     yield from _devices()
     yield Finding("cache", str(weights.cache_dir()))
-    here = {model.spec.name: str(model.path) for model in weights.installed()}
+    paths = {model.spec.name: str(model.path) for model in weights.installed()}
     for name in weights.REGISTRY:
-        yield Finding(name, here.get(name, "not fetched"), "" if name in here else f"vivavoce models fetch {name}")
+        yield Finding(name, paths.get(name, "not fetched"), "" if name in paths else f"vivavoce models fetch {name}")
 
 
 def _devices() -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import typer
 from ..concurrency import in_thread
 from ..evaluation.rows import read_clips, read_rows, write_rows
 from ..weights import EMBEDDING, Progress, resolve
-from .console import progress, tell
+from .console import print_result, progress
 from .options import (
     OUTPUT,
     DeviceOption,
@@ -39,12 +39,12 @@ Measured = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def _report(measure: Callable[[Progress], Measured], output: Output) -> list[dict[str, Any]]:
-    """Measure in a thread, under a progress bar; write the items, tell the summary, and return the items."""
+    """Measure in a thread under a progress bar, write the items, print the summary, and return the items."""
     with progress() as advance:
         summary, items = in_thread(lambda: measure(advance))
     if output.out is not None:
         write_rows(output.out, items)
-    tell(summary, output.as_json)
+    print_result(summary, output.as_json)
     return items
 
 
@@ -70,13 +70,13 @@ def commands(
     from ..understanding.slots import COMMAND_HEARING, SlotFiller
 
     filler = SlotFiller(Grammar.load(grammar))
-    clips, mixed = read_clips(manifest, ("intent", "slots"), output.limit), noisy.read()
+    clips, noise = read_clips(manifest, ("intent", "slots"), output.limit), noisy.read()
 
     def measure(advance: Progress) -> Measured:
         recognizer = open_whisper(device=device, progress=advance, options=COMMAND_HEARING)
         prompt = filler.prompt if bias else ""
         summary, items = evaluate_commands(
-            clips, recognizer, filler, n_best=n_best, noise=mixed, prompt=prompt, progress=advance
+            clips, recognizer, filler, n_best=n_best, noise=noise, prompt=prompt, progress=advance
         )
         if examples is not None:
             summary["examples_understood"] = understood_examples(examples, filler)
@@ -129,13 +129,13 @@ def intents(
     from ..understanding.intents import IntentClassifier
     from ..understanding.readers import open_readers
 
-    learned, asked = read_rows(train, ("intent",)), read_rows(test, ("intent", field), output.limit)
+    train_rows, test_rows = read_rows(train, ("intent",)), read_rows(test, ("intent", field), output.limit)
 
     def measure(advance: Progress) -> Measured:
         embedder = default_embedder(device, advance)
         readers = open_readers(embedder=embedder, device=device, progress=advance)
         classifier = IntentClassifier(readers, encoder=resolve(EMBEDDING, progress=advance), device=device)
-        return evaluate_intents(classifier, learned, asked, field, baseline=embedder, progress=advance)
+        return evaluate_intents(classifier, train_rows, test_rows, field, baseline=embedder, progress=advance)
 
     _report(measure, output)
 
@@ -181,15 +181,15 @@ def wer(
     from ..opening import open_chooser
     from ..weights.registry import ASR
 
-    clips, mixed = read_clips(manifest, ("text",), output.limit), noisy.read()
+    clips, noise = read_clips(manifest, ("text",), output.limit), noisy.read()
 
     def measure(advance: Progress) -> Measured:
         recognizer = recognising.opened(advance)
         chooser = None if choose == "1best" else open_chooser(choose, device=recognising.device, progress=advance)
         language = spoken(recognising.language)
-        other = faster_whisper(str(resolve(ASR, progress=advance)), language) if rival else None
+        baseline = faster_whisper(str(resolve(ASR, progress=advance)), language) if rival else None
         return evaluate_wer(
-            clips, recognizer, n_best=n_best, noise=mixed, chooser=chooser, rival=other, progress=advance
+            clips, recognizer, n_best=n_best, noise=noise, chooser=chooser, rival=baseline, progress=advance
         )
 
     _report(measure, output)
@@ -230,11 +230,11 @@ def calibrate(
     """Fit how sure a list may be of its first hypothesis, on recordings with their text."""
     from ..evaluation.speech import evaluate_calibration
 
-    clips, mixed = read_clips(manifest, ("text",), limit), noisy.read()
+    clips, noise = read_clips(manifest, ("text",), limit), noisy.read()
 
     def measure(advance: Progress) -> Measured:
         recognizer = recognising.opened(advance)
-        return evaluate_calibration(clips, recognizer, n_best=n_best, noise=mixed, progress=advance), []
+        return evaluate_calibration(clips, recognizer, n_best=n_best, noise=noise, progress=advance), []
 
     _report(measure, Output(as_json=as_json))
 
@@ -311,16 +311,16 @@ def retrieval(
 
     options = search_options(channels, fusion)
     documents, relevant = read_corpus(judged.corpus), read_qrels(judged.qrels)
-    asked = read_questions(judged.queries, judged.field, output.limit)
+    questions = read_questions(judged.queries, judged.field, output.limit)
 
     def measure(advance: Progress) -> Measured:
         vectors = embedding.opened(device, advance)
         knowledge = index_whole(documents, vectors, options, advance)
         if not rerank:
-            return evaluate_retrieval(knowledge, asked, relevant, advance)
+            return evaluate_retrieval(knowledge, questions, relevant, advance)
         reranker = open_reranker(rerank, device=device, progress=advance)
-        ordered = RerankedKnowledge(knowledge, reranker, depth=DEPTH)
-        return evaluate_retrieval(ordered, asked, relevant, advance, depth=DEPTH)
+        reranked = RerankedKnowledge(knowledge, reranker, depth=DEPTH)
+        return evaluate_retrieval(reranked, questions, relevant, advance, depth=DEPTH)
 
     items = _report(measure, output)
     if run_file is not None:

@@ -15,14 +15,14 @@ from .. import weights
 from ..concurrency import in_thread
 from ..evaluation.rows import watched
 from ..weights.registry import EMBEDDING
-from .console import out, progress, tell
+from .console import out, print_result, progress
 from .options import DeviceOption, Json, Rerank, grouped, read_filter
 from .screen import passages_table
 
 
 @dataclass(frozen=True)
 class Searching:
-    """What is looked for, and among which documents."""
+    """Options of a search: how many passages, which filters, and whether they are reranked."""
 
     panel: ClassVar[str] = "Search"
 
@@ -34,7 +34,7 @@ class Searching:
 
 @dataclass(frozen=True)
 class Many:
-    """Many questions in a file, and what is found for them in another."""
+    """Options for many questions: the file that holds them, and the run file for their rankings."""
 
     panel: ClassVar[str] = "Many questions"
 
@@ -65,37 +65,41 @@ def search(
 
     if (query is None) == (many.queries is None):
         raise typer.BadParameter("say what to look for, or name a file with --queries; one of both.")
-    only, k, instruction = read_filter(searching.where), searching.k, searching.instruction
-    asked = [Question("", (query,), {})] if query is not None else read_questions(many.queries or Path())
+    where, k, instruction = read_filter(searching.where), searching.k, searching.instruction
+    questions = [Question("", (query,), {})] if query is not None else read_questions(many.queries or Path())
     with progress() as advance:
         weights.resolve(EMBEDDING, progress=advance)
 
-        def look() -> list[tuple[Question, tuple[Passage, ...]]]:
+        def run() -> list[tuple[Question, tuple[Passage, ...]]]:
             with open_knowledge(index_dir, device=device) as knowledge:
                 base: LocalKnowledge | RerankedKnowledge = knowledge
                 if searching.rerank:
                     reranker = open_reranker(searching.rerank, device=device, progress=advance)
                     base = RerankedKnowledge(knowledge, reranker)
                 return [
-                    (one, base.search_query(Query.of(one.texts, where=only, instruction=instruction), k))
-                    for one in watched(asked, advance, "searching")
+                    (question, base.search_query(Query.of(question.texts, where=where, instruction=instruction), k))
+                    for question in watched(questions, advance, "searching")
                 ]
 
-        found = in_thread(look)
+        results = in_thread(run)
     if many.run_file is not None:
-        write_run(many.run_file, {one.id: [(p.id, p.score) for p in passages] for one, passages in found}, "vivavoce")
-    for one, passages in found:
+        write_run(
+            many.run_file,
+            {question.id: [(p.id, p.score) for p in passages] for question, passages in results},
+            "vivavoce",
+        )
+    for question, passages in results:
         if as_json:
-            named = {"_id": one.id} if many.queries else {}
-            tell({**named, "query": one.texts[0], "passages": _listed(passages)}, as_json)
+            identified = {"_id": question.id} if many.queries else {}
+            print_result({**identified, "query": question.texts[0], "passages": _passages_json(passages)}, as_json)
         else:
             if many.queries is not None:
-                out.print(one.texts[0], style="bold")
+                out.print(question.texts[0], style="bold")
             out.print(passages_table(passages) if passages else "Nothing was found.")
 
 
-def _listed(passages: Iterable[Passage]) -> list[dict[str, Any]]:
-    """Passages as the JSON line holds them."""
+def _passages_json(passages: Iterable[Passage]) -> list[dict[str, Any]]:
+    """Return passages as ``--json`` prints them."""
     return [
         {
             "id": p.id,

@@ -19,8 +19,8 @@ from ..concurrency import in_thread
 from ..errors import ConfigError
 from ..evaluation.rows import read_clips
 from ..weights import Progress
-from .console import progress, tell
-from .listen import event_json, event_text, heard_live, hypotheses_json
+from .console import print_result, progress
+from .listen import event_json, event_text, hypotheses_json, live_events
 from .options import OUTPUT, RECOGNISER, Json, LanguageOption, NBest, Recognising, grouped
 from .screen import hypotheses_table
 
@@ -30,14 +30,14 @@ Write = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Transcribing(Recognising):
-    """Which recogniser hears; it detects the language unless it is named."""
+    """Options of the recogniser, which detects the language unless one is named."""
 
     language: LanguageOption = "auto"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """How long lists are, and what they are likely to hold."""
+    """Options of the N-best lists: their length, and hotwords."""
 
     panel: ClassVar[str] = RECOGNISER
 
@@ -45,13 +45,13 @@ class Listing:
     hotwords: Annotated[str, typer.Option(help="Words that are likely to be said, with commas between them.")] = ""
 
     def words(self) -> list[str]:
-        """The likely words, one by one."""
+        """Split the hotwords at their commas."""
         return [word.strip() for word in self.hotwords.split(",") if word.strip()]
 
 
 @dataclass(frozen=True)
 class Live:
-    """Whether words are shown while they are said."""
+    """Options of live transcription."""
 
     panel: ClassVar[str] = "Live"
 
@@ -92,17 +92,17 @@ def transcribe(
         if not live.stream:
             with json_lines(out_file) as write:
                 for name, path in recordings:
-                    line = {"audio_filepath": name, **_heard(recognizer, path, listing, advance)}
+                    line = {"audio_filepath": name, **_transcribe_file(recognizer, path, listing, advance)}
                     write(line)
                     if as_json or out_file is None:
-                        tell(line, as_json, hypotheses_table(line, title=name))
+                        print_result(line, as_json, hypotheses_table(line, title=name))
             return
     with json_lines(out_file, growing=not recordings) as write:
-        for line, shown in _live_lines(recognizer, recordings, listing, live):
+        for line, shown in _stream_events(recognizer, recordings, listing, live):
             if line["event"] == "final":
                 write(line)
             if as_json or shown is not None:
-                tell(line, as_json, shown)
+                print_result(line, as_json, shown)
 
 
 def speak(
@@ -119,11 +119,13 @@ def speak(
         raise ConfigError(f"There is nothing in {text!r} that can be spoken: give a sentence", stage="config")
     audio = Audio.join(pieces)
     audio.write(out_file)
-    tell({"path": str(out_file), "seconds": round(audio.seconds, 3)}, as_json, f"{out_file} ({audio.seconds:.1f} s)")
+    print_result(
+        {"path": str(out_file), "seconds": round(audio.seconds, 3)}, as_json, f"{out_file} ({audio.seconds:.1f} s)"
+    )
 
 
 def _recordings(files: Sequence[Path] | None, manifest: Path | None, live: Live) -> list[tuple[str, Path]]:
-    """Name and path of every recording; none means the microphone.
+    """List the name and path of every recording; an empty list means the microphone.
 
     Raises:
         typer.BadParameter: If none is named and the microphone is not meant.
@@ -141,21 +143,21 @@ def _recordings(files: Sequence[Path] | None, manifest: Path | None, live: Live)
     return named
 
 
-def _live_lines(
+def _stream_events(
     recognizer: Recognizer, recordings: Sequence[tuple[str, Path]], listing: Listing, live: Live
 ) -> Iterator[tuple[dict[str, Any], Text | None]]:
-    """What is said in the recordings or into the microphone, as JSON and for people."""
+    """Yield the events of a live transcription, as JSON and as text for people."""
     named: list[tuple[str, Path | None]] = [*recordings]
     for name, source in named or [("", None)]:
         file = {"audio_filepath": name} if name else {}
-        for event in heard_live(
+        for event in live_events(
             source, recognizer, n_best=listing.n_best, hotwords=listing.words(), realtime=live.realtime
         ):
             yield {**file, **event_json(event)}, event_text(event)
 
 
-def _heard(recognizer: Any, path: Path, listing: Listing, advance: Progress) -> dict[str, Any]:
-    """The list of a recording of any length, as the command line prints it."""
+def _transcribe_file(recognizer: Any, path: Path, listing: Listing, advance: Progress) -> dict[str, Any]:
+    """Transcribe a recording of any length, and return its N-best list as ``--json`` prints it."""
     from vivavoce.speech.lists.nbest import joined
 
     seconds, hotwords = Audio.length(path), listing.words()
@@ -184,11 +186,11 @@ def _transcript_json(heard: Transcript) -> dict[str, Any]:
 
 @contextmanager
 def json_lines(path: Path | None, *, growing: bool = False) -> Iterator[Write]:
-    """A file of JSON lines, whole or not there; or `growing` with each line, so that Ctrl-C leaves what was heard.
+    """Open a file of JSON lines that is written whole or not at all; or, with `growing`, line by line despite Ctrl-C.
 
     Args:
         path: The file; None for none.
-        growing: What is there gives way to the first line.
+        growing: Write each line at once; the file's former contents are dropped with the first line.
 
     Raises:
         AudioError, ConfigError: If it cannot be written.
@@ -196,7 +198,7 @@ def json_lines(path: Path | None, *, growing: bool = False) -> Iterator[Write]:
     if path is None:
         yield lambda line: None
         return
-    with _growing(path) if growing else atomic_file(path) as file:
+    with _appended(path) if growing else atomic_file(path) as file:
         begun = False
 
         def write(line: dict[str, Any]) -> None:
@@ -211,7 +213,7 @@ def json_lines(path: Path | None, *, growing: bool = False) -> Iterator[Write]:
 
 
 @contextmanager
-def _growing(path: Path) -> Iterator[BinaryIO]:
+def _appended(path: Path) -> Iterator[BinaryIO]:
     is_new = not path.exists()
     try:
         file = path.open("ab")

@@ -1,4 +1,4 @@
-"""``vivavoce index``: makes an index of documents, keeps it up to date, looks after it."""
+"""``vivavoce index``: makes an index of documents, updates, inspects, compacts and verifies it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..errors import ConfigError
 from ..model.chat import Device
 from ..model.embedder import default_embedder
 from ..weights.registry import EMBEDDING
-from .console import err, out, progress, tell
+from .console import err, out, print_result, progress
 from .options import DeviceOption, Json, read_filter
 
 
@@ -55,13 +55,13 @@ Index = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the inde
 @index_app.command()
 def update(folder: Folder, out_dir: Out, device: DeviceOption = "auto", as_json: Json = False) -> None:
     """Make the index hold what the folder holds; only what changed is embedded. The verb when none is named."""
-    _changed(folder, out_dir, device, as_json, whole=True)
+    _update(folder, out_dir, device, as_json, mirror=True)
 
 
 @index_app.command()
 def add(folder: Folder, out_dir: Out, device: DeviceOption = "auto", as_json: Json = False) -> None:
     """Put what the folder holds into the index, and leave there what is there."""
-    _changed(folder, out_dir, device, as_json, whole=False)
+    _update(folder, out_dir, device, as_json, mirror=False)
 
 
 @index_app.command()
@@ -72,32 +72,33 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Take documents out of the index."""
-    only = read_filter(where)
-    if not source and only is None:
+    metadata_filter = read_filter(where)
+    if not source and metadata_filter is None:
         raise typer.BadParameter("say which documents: --source NAME, --where JSON, or both.")
     with _opened(index) as store:
         unknown = ", ".join(sorted(set(source or ()) - set(store.sources)))
         if unknown:
-            told = f"`vivavoce index stats {index}` lists what it holds"
-            raise ConfigError(f"the index holds no {unknown}; {told}", stage="config")
-        gone = store.remove(source, only)
-        left = store.stats()
-    counts = {"removed": gone, "passages": left.passages, "sources": left.documents}
-    tell({"index": str(index), **counts}, as_json, f"{gone} documents were taken out of {index}")
+            raise ConfigError(
+                f"the index holds no {unknown}; `vivavoce index stats {index}` lists what it holds", stage="config"
+            )
+        removed = store.remove(source, metadata_filter)
+        remaining = store.stats()
+    counts = {"removed": removed, "passages": remaining.passages, "sources": remaining.documents}
+    print_result({"index": str(index), **counts}, as_json, f"{removed} documents were taken out of {index}")
 
 
 @index_app.command()
 def stats(index: Index, as_json: Json = False) -> None:
     """Say how much the index holds, and of which documents."""
     with _opened(index) as store:
-        made_by = store.manifest
-        assert made_by is not None
-        found = {"index": str(index), "embedder": made_by.embedder, "dim": made_by.dim, **asdict(store.stats())}
+        manifest = store.manifest
+        assert manifest is not None
+        facts = {"index": str(index), "embedder": manifest.embedder, "dim": manifest.dim, **asdict(store.stats())}
         sources = list(store.sources)
     if as_json:
-        tell({**found, "sources": sources}, as_json)
+        print_result({**facts, "sources": sources}, as_json)
         return
-    out.print("\n".join([f"{name}: {value}" for name, value in found.items()] + sources), soft_wrap=True)
+    out.print("\n".join([f"{name}: {value}" for name, value in facts.items()] + sources), soft_wrap=True)
 
 
 @index_app.command()
@@ -108,7 +109,7 @@ def compact(index: Index, as_json: Json = False) -> None:
         store.compact()
         after = store.stats().bytes
     sizes = {"bytes_before": before, "bytes": after}
-    tell({"index": str(index), **sizes}, as_json, f"{index}: {before:,} to {after:,} bytes")
+    print_result({"index": str(index), **sizes}, as_json, f"{index}: {before:,} to {after:,} bytes")
 
 
 @index_app.command()
@@ -119,18 +120,20 @@ def verify(index: Index, as_json: Json = False) -> None:
             problems = store.problems()
     except IndexCorrupt as error:
         problems = [str(error)]
-    tell({"index": str(index), "problems": problems}, as_json, "\n".join(problems) or f"{index} is as it was written")
+    print_result(
+        {"index": str(index), "problems": problems}, as_json, "\n".join(problems) or f"{index} is as it was written"
+    )
     if problems:
         raise typer.Exit(1)
 
 
-def _changed(folder: Path, index: Path, device: Device, as_json: bool, *, whole: bool) -> None:
+def _update(folder: Path, index: Path, device: Device, as_json: bool, *, mirror: bool) -> None:
     if is_index(folder):
         raise ConfigError(f"{folder} is an index already: name the folder of the documents", stage="config")
     with progress() as advance:
         weights.resolve(EMBEDDING, progress=advance)
 
-        def work() -> tuple[Changes, int, int]:
+        def update_index() -> tuple[Changes, int, int]:
             loaded = load_folder(folder)  # first: nothing is made of a folder that cannot be read
             embedder = default_embedder(device)
             try:
@@ -138,25 +141,26 @@ def _changed(folder: Path, index: Path, device: Device, as_json: bool, *, whole:
             except IndexNotFound:
                 knowledge = LocalKnowledge.create(index, embedder, device=device)
             except (IndexCorrupt, EmbedderMismatch) as error:
-                if not whole:
+                if not mirror:
                     raise
                 err.print(f"{error} It is built again now.", style="yellow", soft_wrap=True, markup=False)
                 # All of it in memory first: what is there stays until it can be replaced.
                 documents = loaded.documents
-                told = _embedding(advance)
-                knowledge = LocalKnowledge.from_documents(documents, embedder, device=device, progress=told)
+                knowledge = LocalKnowledge.from_documents(
+                    documents, embedder, device=device, progress=_embedding_progress(advance)
+                )
                 knowledge.save(index)
                 return Changes(len(documents), embedded=len(knowledge)), len(knowledge), len(knowledge.sources)
             with knowledge:
-                if whole:
-                    done = knowledge.update(loaded, progress=_embedding(advance))
+                if mirror:
+                    changes = knowledge.update(loaded, progress=_embedding_progress(advance))
                 else:
-                    done = knowledge.upsert(loaded.documents, progress=_embedding(advance))
-                return done, len(knowledge), len(knowledge.sources)
+                    changes = knowledge.upsert(loaded.documents, progress=_embedding_progress(advance))
+                return changes, len(knowledge), len(knowledge.sources)
 
-        done, passages, sources = in_thread(work)
-    counts = {name: count for name, count in asdict(done).items() if name != "embedded"}
-    tell(
+        changes, passages, sources = in_thread(update_index)
+    counts = {name: count for name, count in asdict(changes).items() if name != "embedded"}
+    print_result(
         {"index": str(index), "passages": passages, "sources": sources, **counts},
         as_json,
         f"{passages} passages of {sources} documents are indexed in {index} "
@@ -164,10 +168,10 @@ def _changed(folder: Path, index: Path, device: Device, as_json: bool, *, whole:
     )
 
 
-def _embedding(advance: weights.Progress) -> Any:
+def _embedding_progress(advance: weights.Progress) -> Any:
     return lambda done, total: advance(done, total, "embedding")
 
 
 def _opened(index: Path) -> AbstractContextManager[Store]:
-    """The index as it lies there: nothing is searched, so no model is loaded."""
+    """Open an index without its embedder, for verbs that do not search it."""
     return closing(Store.open(index, "cpu"))

@@ -16,10 +16,10 @@ from vivavoce.speech.sound.segments import SpeechEnded, SpeechStarted
 
 
 class WithHotwords:
-    """A recogniser that always expects some words, for a stream, which names none.
+    """A recogniser that adds fixed hotwords to every call, for a stream, which passes none.
 
     Args:
-        recognizer: Hears.
+        recognizer: The recogniser that is wrapped.
         hotwords: Words that are likely to be said, in every call.
     """
 
@@ -34,7 +34,7 @@ class WithHotwords:
         return self._recognizer.transcribe(audio, n_best=n_best, prompt=prompt, hotwords=(*self._hotwords, *hotwords))
 
 
-def heard_live(
+def live_events(
     source: Path | None,
     recognizer: Recognizer,
     *,
@@ -42,11 +42,11 @@ def heard_live(
     hotwords: Sequence[str] = (),
     realtime: bool = False,
 ) -> Iterator[StreamEvent]:
-    """What is said, while it is said.
+    """Yield the events of a live transcription of a recording or of the microphone.
 
     Args:
         source: A recording, or None for the microphone.
-        recognizer: Any; Whisper is made quick.
+        recognizer: Any; Whisper gets its options for live use (`quickened`).
         n_best: Length of the final lists at most.
         hotwords: Words that are likely to be said.
         realtime: Play a recording as fast as it was spoken, not as fast as it can be decoded.
@@ -66,7 +66,7 @@ def heard_live(
 
 
 def event_json(event: StreamEvent) -> dict[str, Any]:
-    """The event as the command line prints it."""
+    """Return the event as ``--json`` prints it."""
     match event:
         case SpeechStarted(at):
             return {"event": "speech_started", "at": round(at, 3)}
@@ -84,7 +84,7 @@ def event_json(event: StreamEvent) -> dict[str, Any]:
 
 
 def event_text(event: StreamEvent) -> Text | None:
-    """The event for people: the words so far, and those that are final; None for what is not shown."""
+    """Return the event as text for people; None for events that are not shown."""
     match event:
         case Partial(committed, tentative, at):
             return Text.assemble((f"{at:7.2f}  ", "dim"), committed, (tentative, "dim italic"))
@@ -95,7 +95,7 @@ def event_text(event: StreamEvent) -> Text | None:
 
 
 def hypotheses_json(transcript: Transcript) -> list[dict[str, Any]]:
-    """An N-best list as the command line prints it, best first."""
+    """Return an N-best list as ``--json`` prints it, best first."""
     return [
         {"text": h.text, "log_prob": h.log_prob, "posterior": posterior, "n_tokens": h.n_tokens}
         for h, posterior in zip(transcript.hypotheses, transcript.posteriors(), strict=True)

@@ -9,7 +9,7 @@ import typer
 from .. import weights
 from ..errors import ConfigError
 from ..weights.registry import ASR, EMBEDDING, LLM
-from .console import err, progress, tell
+from .console import err, print_result, progress
 from .options import Json
 
 models_app = typer.Typer(help="The weights: what there is, fetch it, check it.", no_args_is_help=True)
@@ -18,12 +18,12 @@ models_app = typer.Typer(help="The weights: what there is, fetch it, check it.",
 @models_app.command("list")
 def list_models(as_json: Json = False) -> None:
     """List the models of the registry and whether they are here."""
-    here = {model.spec.name: model for model in weights.installed()}
+    installed = {model.spec.name: model for model in weights.installed()}
     for spec in weights.REGISTRY.values():
-        model = here.get(spec.name)
+        model = installed.get(spec.name)
         path, source = (str(model.path), model.source) if model else (None, None)
         line = {"name": spec.name, "kind": spec.kind, "licence": spec.licence, "path": path, "source": source}
-        tell(line, as_json, f"{spec.name:24} {spec.kind:10} {spec.licence:12} {path or 'not fetched'}")
+        print_result(line, as_json, f"{spec.name:24} {spec.kind:10} {spec.licence:12} {path or 'not fetched'}")
 
 
 @models_app.command()
@@ -41,13 +41,13 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="All fetched models if none is named.")] = None,
 ) -> None:
     """Check the weights that are here against their checksums; exit code 1 if there are none, or one is broken."""
-    here = names or [name for name in weights.REGISTRY if (weights.cache_dir() / name).exists()]
-    if not here:
+    chosen = names or [name for name in weights.REGISTRY if (weights.cache_dir() / name).exists()]
+    if not chosen:
         raise ConfigError(
             f"There is nothing to verify in {weights.cache_dir()}: run `vivavoce models fetch`", stage="models"
         )
-    broken = {name: problems for name in here if (problems := weights.verify(name))}
-    for name in here:
+    broken = {name: problems for name in chosen if (problems := weights.verify(name))}
+    for name in chosen:
         err.print(f"{name}: {'; '.join(broken.get(name, ['good']))}")
     if broken:
         raise ConfigError(f"Fetch again: vivavoce models fetch {' '.join(broken)}", stage="models")

@@ -111,7 +111,7 @@ def _parameters(group: Any) -> Iterator[inspect.Parameter]:
 
 @dataclass(frozen=True)
 class Recognising:
-    """Which recogniser hears, and where it runs."""
+    """Options of the recogniser, and the device it runs on."""
 
     panel: ClassVar[str] = RECOGNISER
 
@@ -141,7 +141,7 @@ class Recognising:
 
 @dataclass(frozen=True)
 class Noisy:
-    """Noise that is mixed under recordings."""
+    """Options of the noise that is mixed into recordings."""
 
     panel: ClassVar[str] = "Noise"
 
@@ -153,7 +153,7 @@ class Noisy:
             raise typer.BadParameter("--snr goes with --noise: name a recording of noise, or a folder of them.")
 
     def read(self) -> Noise | None:
-        """The noise, if there is to be any.
+        """Read the noise; None if none is named.
 
         Raises:
             AudioError, ConfigError: If it cannot be read.
@@ -163,7 +163,7 @@ class Noisy:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What makes the vectors that are compared."""
+    """Options of the embedder."""
 
     panel: ClassVar[str] = "Embedding"
 
@@ -172,7 +172,7 @@ class Embedding:
     task: Annotated[str, typer.Option(help="With --embedder llm: knowledge, memory, tool or example.")] = ""
 
     def opened(self, device: Device, progress: Progress) -> Embedder:
-        """Load what makes the vectors.
+        """Load the embedder.
 
         Raises:
             ConfigError, ModelUnavailable, EmbeddingError: See `open_embedder`.
@@ -184,7 +184,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Output:
-    """How many items are measured, and where results go."""
+    """Options of an evaluation: how many items it measures, and where results go."""
 
     panel: ClassVar[str] = OUTPUT
 
@@ -194,12 +194,12 @@ class Output:
 
 
 def spoken(language: str) -> str | None:
-    """The language that a recogniser is given; None, which detects it, for "auto"."""
+    """Return the language for a recogniser; None, which lets it detect the language, for "auto"."""
     return None if language == "auto" else language
 
 
 def refuse_language_of_own(engine: str, language: str, default: str) -> None:
-    """Refuse a language for a recogniser of one's own, which would not be told it.
+    """Refuse a language for a recogniser of the user's own, which would not receive it.
 
     Raises:
         typer.BadParameter: If the engine is a class, and the language is not the default.
@@ -209,7 +209,7 @@ def refuse_language_of_own(engine: str, language: str, default: str) -> None:
 
 
 def read_filter(text: str) -> dict[str, Any] | None:
-    """A filter over metadata out of JSON; None for an empty text.
+    """Parse a metadata filter from JSON; None for an empty text.
 
     Raises:
         typer.BadParameter: If it is no JSON object.

@@ -1,4 +1,4 @@
-"""How a turn looks in a terminal."""
+"""Shows the events of a turn in a terminal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Screen:
         self._console = console
         self._as_json = as_json
 
-    def asked(self, name: str) -> None:
-        """A new question begins."""
+    def begin_question(self, name: str) -> None:
+        """Print a rule with the name of the next question."""
         if not self._as_json:
             self._console.rule(Text(name), align="left")
 
@@ -44,11 +44,11 @@ class Screen:
             sys.stdout.write(json.dumps(event.as_json(), ensure_ascii=False) + "\n")
             sys.stdout.flush()
         else:
-            self._console.print(_shown(event))
+            self._console.print(_rendered(event))
 
 
 def hypotheses_table(line: Mapping[str, Any], title: str = "") -> Table | Text:
-    """An N-best list as the JSON line holds it, with its posteriors."""
+    """Return a table of an N-best list, given as the JSON line holds it."""
     if not line["hypotheses"]:
         return Text(f"{title}: nothing was heard: {line.get('reason', '')}".removeprefix(": "), style="yellow")
     table = _table("heard", "posterior", "log prob", title=title)
@@ -58,28 +58,28 @@ def hypotheses_table(line: Mapping[str, Any], title: str = "") -> Table | Text:
 
 
 def passages_table(passages: Iterable[Passage]) -> Table:
-    """Passages with their sources."""
+    """Return a table of passages with their sources and scores."""
     table = _table("found", "source", "score")
     for passage in passages:
         table.add_row(Text(passage.text), Text(passage.source), f"{passage.score:.3f}")
     return table
 
 
-def _shown(event: Event) -> Any:
+def _rendered(event: Event) -> Any:
     match event:
         case Heard():
             return hypotheses_table(event.as_json())
         case Understood(outcome):
-            words = [outcome.intent, *(f"{slot}={value}" for slot, value in outcome.slots.items())]
+            parts = [outcome.intent, *(f"{slot}={value}" for slot, value in outcome.slots.items())]
             if outcome.ignored:
-                words.append("ignored")
+                parts.append("ignored")
             if outcome.transcript is not None:
-                words.append(f"heard as {outcome.transcript.text!r}")
-            return Text.assemble(f"{outcome.skill}: ", " ".join(filter(None, words)), (f"  ({outcome.reason})", "dim"))
+                parts.append(f"heard as {outcome.transcript.text!r}")
+            return Text.assemble(f"{outcome.skill}: ", " ".join(filter(None, parts)), (f"  ({outcome.reason})", "dim"))
         case Decided(decision):
-            does = "looks it up" if decision.retrieve else "answers at once"
+            action = "looks it up" if decision.retrieve else "answers at once"
             return Text.assemble(
-                f"P(<RET>) = {decision.probability:.2f}", ("  → ", "dim"), does, (f"  ({decision.reason})", "dim")
+                f"P(<RET>) = {decision.probability:.2f}", ("  → ", "dim"), action, (f"  ({decision.reason})", "dim")
             )
         case Retrieved(passages):
             return passages_table(passages) if passages else Text("found nothing", style="yellow")
@@ -89,11 +89,13 @@ def _shown(event: Event) -> Any:
         case Spoke(audio, path):
             return Text(f"spoken in {path} ({audio.seconds:.1f} s)", style="dim")
         case TurnEnded(timings=timings):
-            return Text("  ".join(f"{_named(stage)} {value:.0f}" for stage, value in timings.items()), style="dim")
+            return Text(
+                "  ".join(f"{_timing_label(stage)} {value:.0f}" for stage, value in timings.items()), style="dim"
+            )
     return Text("")
 
 
-def _named(stage: str) -> str:
+def _timing_label(stage: str) -> str:
     return stage.removesuffix("_ms").replace("_", " ") + (" ms" if stage.endswith("_ms") else "")
 
 
@@ -101,8 +103,8 @@ def _table(*columns: str, title: str = "") -> Table:
     table = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="dim"
     )
-    first, *numbers = columns
-    table.add_column(first, overflow="fold")
-    for column in numbers:
+    text_column, *other_columns = columns
+    table.add_column(text_column, overflow="fold")
+    for column in other_columns:
         table.add_column(column, justify="right" if column != "source" else "left", no_wrap=True)
     return table

@@ -45,7 +45,7 @@ SOUNDS = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", "
 
 @dataclass(frozen=True)
 class Conversing:
-    """What the assistant knows, who it is, and which conversation goes on."""
+    """Options of the conversation: knowledge, thread, persona and language model."""
 
     panel: ClassVar[str] = "Conversation"
 
@@ -60,13 +60,13 @@ class Conversing:
 
     @property
     def thread_id(self) -> str:
-        """Which conversation."""
+        """The conversation's id; "default" for one that is not kept."""
         return self.thread or "default"
 
 
 @dataclass(frozen=True)
 class Hearing:
-    """How recordings are heard."""
+    """Options of the recogniser."""
 
     panel: ClassVar[str] = RECOGNISER
 
@@ -82,7 +82,7 @@ class Hearing:
         refuse_language_of_own(self.engine, self.language, type(self).language)
 
     def opened(self, device: Device, progress: Progress) -> Recognizer | str:
-        """The recogniser; or the name of one that the assistant loads beside its other parts, which is sooner.
+        """Load the recogniser; or name the default one, which the assistant loads faster, beside its other parts.
 
         Raises:
             ConfigError, ModelUnavailable, SpeechError: See `open_recognizer`.
@@ -99,7 +99,7 @@ class Hearing:
         return open_whisper(self.asr_model, device, progress, options=options)
 
     def refuse_without_recordings(self) -> None:
-        """Refuse what would be ignored.
+        """Refuse options of the recogniser when there is no recording.
 
         Raises:
             typer.BadParameter: If a recogniser is named.
@@ -133,16 +133,16 @@ def ask(
     """Answer questions one after the other, each a recording or a text."""
     if no_speech and out_dir is not None:
         raise typer.BadParameter("--out is for spoken answers, and with --no-speech there are none: leave one out.")
-    asked = [read_question(question) for question in questions]
-    listens = any(isinstance(question, Audio) for question in asked)
+    inputs = [read_question(question) for question in questions]
+    listens = any(isinstance(question, Audio) for question in inputs)
     if not listens:
         hearing.refuse_without_recordings()
     if out_dir is not None:
-        _folder(out_dir, "answers", "name with --out")
+        _make_writable_folder(out_dir, "answers", "name with --out")
     with _agent(conversing, device, hearing=hearing, listens=listens, speaks=not no_speech) as agent:
         screen = Screen(out, as_json=as_json)
-        for number, (question, name) in enumerate(zip(asked, questions, strict=True), start=1):
-            screen.asked(name)
+        for number, (question, name) in enumerate(zip(inputs, questions, strict=True), start=1):
+            screen.begin_question(name)
             path = out_dir / f"{number:02d}-{_stem(question, name)}.wav" if out_dir is not None else None
             for event in agent.events(question, thread_id=conversing.thread_id, speak=not no_speech):
                 screen.show(event, spoken_to=path)
@@ -159,14 +159,14 @@ def chat(
     """Type questions, and read the answers; an empty line or Ctrl-D ends it."""
     with _agent(conversing, device, hearing=Hearing(), listens=False, speaks=False) as agent:
         screen = Screen(out, as_json=as_json)
-        for line in _typed(sys.stdin.isatty()):
+        for line in _typed_lines(sys.stdin.isatty()):
             for event in agent.events(line, thread_id=conversing.thread_id, speak=False):
                 if as_json or not isinstance(event, Heard):  # people see what they have just typed
                     screen.show(event)
 
 
 def read_question(text: str) -> Audio | str:
-    """A recording if there is such a file, or if it is one word that ends like a sound file; else a question in words.
+    """Read a recording if the text names one (a file, or one word that ends like a sound file); else return the text.
 
     Raises:
         typer.BadParameter: If it is empty, or a folder.
@@ -181,10 +181,10 @@ def read_question(text: str) -> Audio | str:
         is_file = is_folder = False
     if is_folder:
         raise typer.BadParameter(f"{text} is a folder: name the recordings in it.")
-    sounds = path.suffix.lower() in SOUNDS
-    if is_file or (sounds and len(text.split()) == 1):
+    names_sound = path.suffix.lower() in SOUNDS
+    if is_file or (names_sound and len(text.split()) == 1):
         return Audio.read(path, rate=16_000)
-    if sounds:
+    if names_sound:
         err.print(f"There is no file {text!r}, so it is taken for a question.", style="yellow", markup=False)
     return text
 
@@ -215,7 +215,7 @@ def _agent(
         yield agent
 
 
-def _typed(prompting: bool) -> Iterator[str]:
+def _typed_lines(prompting: bool) -> Iterator[str]:
     """Lines from stdin until an empty one, or the end of it; somebody at a terminal is told how to go on."""
     if prompting:
         err.print("Type a question and press Enter; an empty line or Ctrl-D ends the conversation.", style="dim")
@@ -234,7 +234,7 @@ def _home() -> Path:
     from platformdirs import user_data_path
 
     home = Path(os.environ.get("VIVAVOCE_HOME") or user_data_path("vivavoce")).expanduser()
-    _folder(home, "conversations", "set VIVAVOCE_HOME to")
+    _make_writable_folder(home, "conversations", "set VIVAVOCE_HOME to")
     return home
 
 
@@ -244,13 +244,14 @@ def _stem(question: Audio | str, name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split()[:6]) or "answer"
 
 
-def _folder(path: Path, what: str, fix: str) -> None:
-    """Make a folder that can be written to."""
+def _make_writable_folder(path: Path, contents: str, fix: str) -> None:
+    """Make a folder, and check that it can be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise ConfigError(
-            f"Cannot write {what} into {path} ({error.strerror}): {fix} a folder that you can write to", stage="config"
+            f"Cannot write {contents} into {path} ({error.strerror}): {fix} a folder that you can write to",
+            stage="config",
         ) from error

@@ -10,7 +10,7 @@ import typer
 
 from ..concurrency import in_thread
 from ..weights.registry import LLM
-from .console import progress, tell
+from .console import print_result, progress
 from .options import DeviceOption, Json, grouped
 
 train_app = typer.Typer(help="Train a part on data of your own.", no_args_is_help=True)
@@ -37,7 +37,7 @@ def intents(
         classifier = IntentClassifier(readers, encoder=resolve(EMBEDDING, progress=advance), device=device)
         in_thread(lambda: classifier.fit(items, labels, resume=checkpoint, progress=advance))
     classifier.save(out)
-    tell(
+    print_result(
         {
             "n": len(items),
             "labels": len(classifier.labels),
@@ -60,7 +60,7 @@ def directed(
     """How what is said to a machine is worded, and what is said to people: `Wording.load` opens it."""
     from ..training.wording import train_wording
 
-    tell(in_thread(lambda: train_wording(directed, other, out, seed=seed)), as_json)
+    print_result(in_thread(lambda: train_wording(directed, other, out, seed=seed)), as_json)
 
 
 @train_app.command()
@@ -77,7 +77,7 @@ def corrector(
 
     with progress() as advance:
         card = in_thread(lambda: train_corrector(data, out, limit=limit, seed=seed, device=device, progress=advance))
-    tell(card, as_json)
+    print_result(card, as_json)
 
 
 @train_app.command()
@@ -104,12 +104,12 @@ def chooser(
             return train_chooser(data, out, scorer, shrinkage=shrinkage, limit=limit, progress=advance)
 
         card = in_thread(train)
-    tell(card, as_json)
+    print_result(card, as_json)
 
 
 @dataclass(frozen=True)
 class EmbedderData:
-    """What an embedding adapter is trained on."""
+    """Training data of an embedding adapter."""
 
     panel: ClassVar[str] = "Data"
 
@@ -133,7 +133,7 @@ class EmbedderData:
 
 @dataclass(frozen=True)
 class EmbedderModel:
-    """Which language model learns to embed, and how it is read."""
+    """The language model that learns to embed, and its teacher."""
 
     panel: ClassVar[str] = "Model"
 
@@ -147,7 +147,7 @@ class EmbedderModel:
 
 @dataclass(frozen=True)
 class EmbedderSteps:
-    """How long, and with how much at once, an embedding adapter is trained."""
+    """Number and size of the training steps."""
 
     panel: ClassVar[str] = "Steps"
 
@@ -164,7 +164,7 @@ class EmbedderSteps:
 @train_app.command()
 @grouped
 def embedder(
-    given: EmbedderData,
+    dataset: EmbedderData,
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapter; a run that broke off goes on there.")],
     *,
     learner: EmbedderModel,
@@ -174,7 +174,7 @@ def embedder(
     as_json: Json = False,
 ) -> None:
     """An adapter with which the language model embeds: `LLMEmbedder(model, tokenizer, OUT)` uses it."""
-    from vivavoce.retrieval import SentenceTransformerEmbedder
+    from vivavoce.retrieval import Embedder, SentenceTransformerEmbedder
 
     from .. import weights
     from ..model.local import LocalModelOptions, TransformersChatModel
@@ -184,24 +184,24 @@ def embedder(
 
     if learner.teacher == "none" and steps.text_steps not in (0, EmbedderSteps.text_steps):
         raise typer.BadParameter("--text-steps follow a teacher, and there is none: leave one of both out.")
-    data, texts, requests = given.data, given.texts or [], given.requests or []
+    data, texts, requests = dataset.data, dataset.texts or [], dataset.requests or []
     with progress() as advance:
 
-        def work() -> dict[str, Any]:
-            gathered = gather(data, texts, given.without or (), seed, requests=requests, memories=given.tasks)
+        def run() -> dict[str, Any]:
+            gathered = gather(data, texts, dataset.without or (), seed, requests=requests, memories=dataset.tasks)
             folder = weights.resolve(learner.model or LLM, progress=advance)
-            plain = LocalModelOptions(dtype="float32", decode="full")
-            chat = TransformersChatModel(folder, options=plain, device=device)
-            followed = None
+            full_precision = LocalModelOptions(dtype="float32", decode="full")
+            chat = TransformersChatModel(folder, options=full_precision, device=device)
+            teacher: Embedder | None = None
             if learner.teacher != "none":
-                followed = SentenceTransformerEmbedder(
+                teacher = SentenceTransformerEmbedder(
                     weights.resolve(learner.teacher or EMBEDDING, progress=advance), device=device
                 )
             options = EmbedderTrainingOptions(
                 layers=learner.layers,
                 attention=learner.attention,
-                dim=followed.dim if followed else EmbedderTrainingOptions().dim,
-                tasks=TASK_INSTRUCTIONS if given.tasks else {},
+                dim=teacher.dim if teacher else EmbedderTrainingOptions().dim,
+                tasks=TASK_INSTRUCTIONS if dataset.tasks else {},
                 texts=steps.texts_a_step,
                 pairs=steps.pairs_a_step,
                 generation=steps.generation,
@@ -212,7 +212,7 @@ def embedder(
             return train(
                 chat.model,
                 chat.tokenizer,
-                followed,
+                teacher,
                 gathered,
                 out,
                 options=options,
@@ -221,13 +221,13 @@ def embedder(
                 progress=advance,
             )
 
-        card = in_thread(work)
-    tell(card, as_json)
+        card = in_thread(run)
+    print_result(card, as_json)
 
 
 @dataclass(frozen=True)
 class ReadOutData:
-    """Turns that say whether they needed a look-up."""
+    """Labelled turns that the read-out is trained on."""
 
     panel: ClassVar[str] = "Data"
 
@@ -242,7 +242,7 @@ class ReadOutData:
 @train_app.command("read-out")
 @grouped
 def read_out(
-    given: ReadOutData,
+    dataset: ReadOutData,
     out: Annotated[Path, typer.Option("--out", help="Where the read-out goes (JSON).")],
     *,
     model: Annotated[str, typer.Option(help="The language model: a name of `models list`, or a folder.")] = LLM,
@@ -256,15 +256,15 @@ def read_out(
 
     with progress() as advance:
         card = train_read_out(
-            given.data,
+            dataset.data,
             out,
-            questions=given.questions or [],
-            requests=given.requests or [],
+            questions=dataset.questions or [],
+            requests=dataset.requests or [],
             model=model,
             layer=layer,
-            limit=given.limit,
+            limit=dataset.limit,
             seed=seed,
             device=device,
             progress=advance,
         )
-    tell(card, as_json)
+    print_result(card, as_json)

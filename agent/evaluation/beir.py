@@ -30,7 +30,7 @@ class Question:
 
 
 def read_corpus(path: Path) -> list[Document]:
-    """The passages, each a document named by its `_id`.
+    """Read the passages, each a document named by its `_id`.
 
     Raises:
         ConfigError: If the file cannot be read, or two passages have the same `_id`.
@@ -46,7 +46,7 @@ def read_corpus(path: Path) -> list[Document]:
 
 
 def read_questions(path: Path, field: str = "text", limit: int | None = None) -> list[Question]:
-    """The questions, from a field that holds a text, or a list of hypotheses (texts, or objects with `text`).
+    """Read questions from a field that holds a text, or a list of hypotheses (texts, or objects with `text`).
 
     Raises:
         ConfigError: If the file cannot be read, or a row lacks the field.
@@ -55,15 +55,15 @@ def read_questions(path: Path, field: str = "text", limit: int | None = None) ->
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Which passages answer a question, and how well: question's `_id` to passage's `_id` to a grade above 0.
+    """Read relevance judgements: question's `_id` to passage's `_id` to a grade above 0.
 
     Raises:
         ConfigError: If the file cannot be read or is no table of three or four columns.
     """
     relevant: dict[str, dict[str, int]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            for number, columns in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, columns in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
                 if number == 1 and len(columns) > 2 and not columns[-1].lstrip("-").isdigit():
                     continue  # the heading
                 if len(columns) == 4:  # TREC's own form has a column of zeros
@@ -80,16 +80,16 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def write_run(path: Path, ranked: Mapping[str, Sequence[tuple[str, float]]], name: str) -> None:
-    """A run file in TREC's form, which BEIR's tools read: question, Q0, passage, place, score, name of the run."""
+    """Write a TREC run file, which BEIR's tools read: question, Q0, passage, place, score, name of the run."""
     from vivavoce.speech.sound.audio import atomic_file
 
     with atomic_file(path) as file:
-        for query, found in ranked.items():
-            for place, (passage, score) in enumerate(found, start=1):
+        for query, hits in ranked.items():
+            for place, (passage, score) in enumerate(hits, start=1):
                 file.write(f"{query} Q0 {passage} {place} {score:.6f} {name}\n".encode())
 
 
 def _readings(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
-    return tuple(str(one["text"] if isinstance(one, Mapping) else one) for one in value)
+    return tuple(str(reading["text"] if isinstance(reading, Mapping) else reading) for reading in value)

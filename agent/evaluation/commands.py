@@ -55,12 +55,12 @@ def evaluate_commands(
     for number, clip in enumerate(watched(clips, progress, "commands")):
         audio = clip.audio() if noise is None else noise.over(clip.audio(), number)
         items.append(_command(clip, recognizer.transcribe(audio, n_best=n_best, prompt=prompt), filler))
-    first, listed = _share(items, "accepted_1best"), _share(items, "accepted_nbest")
+    best, nbest = _share(items, "accepted_1best"), _share(items, "accepted_nbest")
     summary = {
         "n": len(items),
-        "accepted_1best": first,
-        "accepted_nbest": listed,
-        "wrong_fewer": (listed - first) / (1 - first) if first < 1 else 0.0,
+        "accepted_1best": best,
+        "accepted_nbest": nbest,
+        "wrong_fewer": (nbest - best) / (1 - best) if best < 1 else 0.0,
         "refused": sum(not item["understood"]["intent"] for item in items),
     }
     return summary, items
@@ -121,26 +121,26 @@ def understood_examples(path: Path, filler: SlotFiller) -> float:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the examples {path}: {error}", stage="eval") from error
-    said = [line for line in lines if phonemes(line)]
-    if not said:
+    examples = [line for line in lines if phonemes(line)]
+    if not examples:
         raise ConfigError(f"{path} has no examples; write one utterance a line", stage="eval")
-    return sum(filler.fill(line).accepted for line in said) / len(said)
+    return sum(filler.fill(line).accepted for line in examples) / len(examples)
 
 
 def _command(clip: Clip, heard: Transcript, filler: SlotFiller) -> dict[str, Any]:
     intent, slots = clip.row.get("intent"), clip.row.get("slots")
     if not isinstance(intent, str) or not isinstance(slots, Mapping):
         raise ConfigError(f'{clip.name}: the row needs an "intent" and "slots" to be compared with', stage="eval")
-    listed, first = filler.fill(heard), filler.fill(_first(heard))
+    nbest, best = filler.fill(heard), filler.fill(_best_only(heard))
     return {
         "audio_filepath": clip.name,
         "expected": {"intent": intent, "slots": dict(slots)},
         "hypotheses": [hypothesis.text for hypothesis in heard.hypotheses],
-        "understood": {"intent": listed.intent, "slots": dict(listed.slots)},
-        "confidence": listed.confidence,
-        "reason": listed.reason,
-        "accepted_1best": _right(first, intent, slots),
-        "accepted_nbest": _right(listed, intent, slots),
+        "understood": {"intent": nbest.intent, "slots": dict(nbest.slots)},
+        "confidence": nbest.confidence,
+        "reason": nbest.reason,
+        "accepted_1best": _is_right(best, intent, slots),
+        "accepted_nbest": _is_right(nbest, intent, slots),
     }
 
 
@@ -152,7 +152,7 @@ def _keyword(clip: Clip, heard: Transcript, spotter: KeywordSpotter, field: str)
             f"{clip.name}: {field} is {clip.row.get(field)!r}, none of the keywords; name it in --keywords",
             stage="eval",
         )
-    ranked, first = spotter.ranked(heard), spotter.ranked(_first(heard))
+    ranked, best = spotter.ranked(heard), spotter.ranked(_best_only(heard))
     return {
         "audio_filepath": clip.name,
         "expected": expected,
@@ -160,16 +160,16 @@ def _keyword(clip: Clip, heard: Transcript, spotter: KeywordSpotter, field: str)
         "spotted": ranked[0].keyword if ranked else None,
         "probability": ranked[0].probability if ranked else 0.0,
         "reason": heard.reason,
-        "right_1best": bool(first) and first[0].keyword == expected,
+        "right_1best": bool(best) and best[0].keyword == expected,
         "right_nbest": bool(ranked) and ranked[0].keyword == expected,
     }
 
 
-def _first(heard: Transcript) -> Transcript:
+def _best_only(heard: Transcript) -> Transcript:
     return replace(heard, hypotheses=heard.hypotheses[:1])
 
 
-def _right(command: Command, intent: str, slots: Mapping[str, Any]) -> bool:
+def _is_right(command: Command, intent: str, slots: Mapping[str, Any]) -> bool:
     return command.intent == intent and _normal(command.slots) == _normal(slots)
 
 

@@ -46,39 +46,41 @@ def evaluate_intents(
     except ImportError as error:
         raise ImportError("Measuring intents needs scikit-learn: pip install 'vivavoce[train]'") from error
 
-    learned, labels = training_items(train)
-    heard, wanted = [heard_in(row, field) for row in test], [str(row["intent"]) for row in test]
+    train_items, labels = training_items(train)
+    heard, expected = [heard_in(row, field) for row in test], [str(row["intent"]) for row in test]
     began = time.perf_counter()
-    classifier.fit(learned, labels, progress=progress)
+    classifier.fit(train_items, labels, progress=progress)
     fitted = time.perf_counter()
     predictions = classifier.predict_many(heard, progress=progress)
     done = time.perf_counter()
-    given = [prediction.intent for prediction in predictions]
+    predicted = [prediction.intent for prediction in predictions]
     summary: dict[str, Any] = {
         "n": len(test),
-        "accuracy": _share(given, wanted),
-        "macro_f1": round(float(f1_score(wanted, given, average="macro", zero_division=0)), 4),
+        "accuracy": _accuracy(predicted, expected),
+        "macro_f1": round(float(f1_score(expected, predicted, average="macro", zero_division=0)), 4),
         "baseline_accuracy": None,
         "train": len(train),
         "labels": len(classifier.labels),
-        "unseen_label_share": round(sum(label not in classifier.labels for label in wanted) / len(wanted), 4),
+        "unseen_label_share": round(sum(label not in classifier.labels for label in expected) / len(expected), 4),
         "accuracy_left_out": round(classifier.left_out, 4),
         "tuned": classifier.mixture is not None,
         "seconds_fit": round(fitted - began, 2),
         "ms_per_prediction": round(1000 * (done - fitted) / len(test), 2),
     }
     if baseline is not None:
-        guessed = _baseline(baseline, [_best(item) for item in learned], labels, [_best(item) for item in heard])
-        summary["baseline_accuracy"] = _share(guessed, wanted)
+        baseline_labels = _baseline(
+            baseline, [_best(item) for item in train_items], labels, [_best(item) for item in heard]
+        )
+        summary["baseline_accuracy"] = _accuracy(baseline_labels, expected)
     rows = [
         {"heard": row[field], "intent": label, "predicted": prediction.intent, "probability": prediction.probability}
-        for row, label, prediction in zip(test, wanted, predictions, strict=True)
+        for row, label, prediction in zip(test, expected, predictions, strict=True)
     ]
     return summary, rows
 
 
 def training_items(rows: Sequence[dict[str, Any]]) -> tuple[list[Heard], list[str]]:
-    """What was said, or else what was heard, and the labels.
+    """Texts of rows (the transcript, or else what was heard), and their labels.
 
     Raises:
         ConfigError: If a row has none of the fields.
@@ -110,12 +112,12 @@ def _baseline(embedder: Embedder, texts: Sequence[str], labels: Sequence[str], t
     """Logistic regression on sentence vectors: the usual one."""
     from sklearn.linear_model import LogisticRegression
 
-    vectors, at = _once(embedder, [plainly(text) for text in (*texts, *test)])
+    vectors, at = _embed_distinct(embedder, [plainly(text) for text in (*texts, *test)])
     head = LogisticRegression(C=10.0, max_iter=1000).fit(vectors[at[: len(texts)]], labels)
     return [str(label) for label in head.predict(vectors[at[len(texts) :]])]
 
 
-def _once(embedder: Embedder, texts: Sequence[str]) -> tuple[Any, list[int]]:
+def _embed_distinct(embedder: Embedder, texts: Sequence[str]) -> tuple[Any, list[int]]:
     """Vectors of all different texts, and the place of each text among them."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     return embedder.embed(list(places)), [places[text] for text in texts]
@@ -125,5 +127,5 @@ def _best(heard: Heard) -> str:
     return max(readings(heard), key=lambda reading: reading[1])[0]
 
 
-def _share(given: Sequence[str], wanted: Sequence[str]) -> float:
-    return round(float(np.mean([a == b for a, b in zip(given, wanted, strict=True)])), 4)
+def _accuracy(predicted: Sequence[str], expected: Sequence[str]) -> float:
+    return round(float(np.mean([a == b for a, b in zip(predicted, expected, strict=True)])), 4)

@@ -33,11 +33,11 @@ def errors(reference: str, text: str, language: str = "en") -> tuple[int, int]:
         raise ImportError("Counting word errors needs the package jiwer: pip install 'vivavoce[train]'") from error
 
     normalize = normalizer(language)
-    wanted, got = normalize(reference), normalize(text)
-    if not wanted:
-        return len(got.split()), 0
-    found = process_words(wanted, got)
-    return found.substitutions + found.deletions + found.insertions, len(wanted.split())
+    expected, actual = normalize(reference), normalize(text)
+    if not expected:
+        return len(actual.split()), 0
+    counts = process_words(expected, actual)
+    return counts.substitutions + counts.deletions + counts.insertions, len(expected.split())
 
 
 @dataclass(slots=True)
@@ -100,5 +100,5 @@ def calibration_error(confidence: Sequence[float], right: Sequence[bool], bins: 
 def error_after_refusing(confidence: Sequence[float], right: Sequence[bool], share: float) -> float:
     """Share of wrong items among those that are left when the least certain `share` of all is refused."""
     order = np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")
-    kept = np.asarray(right, dtype=bool)[order][: max(1, len(order) - round(share * len(order)))]
-    return float(1.0 - kept.mean())
+    accepted = np.asarray(right, dtype=bool)[order][: max(1, len(order) - round(share * len(order)))]
+    return float(1.0 - accepted.mean())

@@ -60,11 +60,11 @@ def evaluate_lists(
         texts = texts_of(row["hypotheses"], number)
         choice = chooser.choose(ranked(texts, row.get("scores")))
         reference = str(row["text"])
-        first, taken = errors(reference, texts[0]), errors(reference, choice.text)
-        for tally, counted in ((best, first), (chosen, taken)):
+        first_errors, chosen_errors = errors(reference, texts[0]), errors(reference, choice.text)
+        for tally, counted in ((best, first_errors), (chosen, chosen_errors)):
             tally.add(*counted)
         oracle.add(*min(errors(reference, text) for text in texts))
-        better, worse = better + (taken < first), worse + (taken > first)
+        better, worse = better + (chosen_errors < first_errors), worse + (chosen_errors > first_errors)
         items.append(
             {
                 "id": row.get("id", number),
@@ -74,8 +74,8 @@ def evaluate_lists(
                 "index": choice.index,
                 "confidence": round(choice.confidence, 4),
                 "abstained": choice.abstained,
-                "errors_1best": first[0],
-                "errors_chosen": taken[0],
+                "errors_1best": first_errors[0],
+                "errors_chosen": chosen_errors[0],
             }
         )
     summary = {

@@ -1,4 +1,4 @@
-"""Measures searching: is what answers the question among the first?"""
+"""Measures search: recall, reciprocal rank and nDCG of the passages that answer."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .beir import Question
 from .rows import watched
 
 DEPTH = 10
-"""How far down it is looked; the measures are named after it."""
+"""Length of the rankings that are reported; the largest cut-off of the measures."""
 
 
 def search_options(channels: str, fusion: str) -> SearchOptions:
-    """Options out of the command line's words.
+    """Parse search options from the command line's words.
 
     Raises:
         ConfigError: If there is no such channel or fusion.
     """
-    named: Any = tuple(channel.strip() for channel in channels.split(",") if channel.strip())
-    way: Any = fusion
+    names: Any = tuple(channel.strip() for channel in channels.split(",") if channel.strip())
+    method: Any = fusion
     try:
-        return SearchOptions(channels=named, fusion=way)
+        return SearchOptions(channels=names, fusion=method)
     except ValueError as error:
         raise ConfigError(str(error), stage="config") from error
 
@@ -73,11 +73,11 @@ def evaluate_retrieval(
     Raises:
         ConfigError: If nothing answers any question.
     """
-    asked = [question for question in questions if relevant.get(question.id)]
-    if not asked:
+    answerable = [question for question in questions if relevant.get(question.id)]
+    if not answerable:
         raise ConfigError("no question has a passage in the qrels; do the ids of both files agree?", stage="config")
     items = []
-    for question in watched(asked, progress, "searching"):
+    for question in watched(answerable, progress, "searching"):
         began = time.perf_counter()
         weights = [1 / (place + 1) for place in range(len(question.texts))]
         passages = knowledge.search_query(Query.of(question.texts, weights), depth)
@@ -155,12 +155,12 @@ def evaluate_dialogues(
     Raises:
         ConfigError: If no row needs retrieval.
     """
-    wanted = [row for row in rows if row["needs_retrieval"] and row.get("doc_ids")]
-    if not wanted:
+    turns = [row for row in rows if row["needs_retrieval"] and row.get("doc_ids")]
+    if not turns:
         raise ConfigError("no row needs retrieval and names its doc_ids", stage="config")
     items = []
-    for row in watched(wanted, progress, "searching"):
-        readings, weights = _heard(row["turn"])
+    for row in watched(turns, progress, "searching"):
+        readings, weights = _weighted_readings(row["turn"])
         query = Query.of(readings, weights, history=[str(turn["text"]) for turn in row["history"]])
         began = time.perf_counter()
         passages = search.search_query(query, 5 * DEPTH)
@@ -179,8 +179,8 @@ def evaluate_dialogues(
     return summary(items), items
 
 
-def _heard(turn: Mapping[str, Any]) -> tuple[list[str], list[float]]:
+def _weighted_readings(turn: Mapping[str, Any]) -> tuple[list[str], list[float]]:
     """Readings of a turn, and how likely each is."""
     listed = turn.get("hypotheses") or [{"text": turn["text"]}]
-    scores = [float(one.get("log_prob", 0.0)) for one in listed]
-    return [str(one["text"]) for one in listed], [math.exp(score - max(scores)) for score in scores]
+    scores = [float(hypothesis.get("log_prob", 0.0)) for hypothesis in listed]
+    return [str(hypothesis["text"]) for hypothesis in listed], [math.exp(score - max(scores)) for score in scores]

@@ -40,7 +40,7 @@ class Clip:
 
 
 def read_rows(path: Path, required: Sequence[str] = (), limit: int | None = None) -> list[dict[str, Any]]:
-    """JSON lines, gzipped or not.
+    """Read JSON lines, gzipped or not.
 
     Args:
         path: The file.
@@ -52,12 +52,12 @@ def read_rows(path: Path, required: Sequence[str] = (), limit: int | None = None
     """
     rows: list[dict[str, Any]] = []
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            for number, text in enumerate(lines, start=1):
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, start=1):
                 if limit is not None and len(rows) == limit:
                     break
                 if text.strip():
-                    rows.append(_row(text, required, f"{path}, line {number}"))
+                    rows.append(_parse_row(text, required, f"{path}, line {number}"))
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:  # the last two: gzip was cut off, or damaged
         raise ConfigError(
             f"Cannot read {path} ({error}): name a file of JSON objects, one a line; if it is gzipped, as .gz",
@@ -68,21 +68,23 @@ def read_rows(path: Path, required: Sequence[str] = (), limit: int | None = None
     return rows
 
 
-def _row(text: str, required: Sequence[str], where: str) -> dict[str, Any]:
+def _parse_row(text: str, required: Sequence[str], location: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{where}: expected a JSON object ({error})", stage="config") from error
+        raise ConfigError(f"{location}: expected a JSON object ({error})", stage="config") from error
     if not isinstance(row, dict):
-        raise ConfigError(f"{where}: expected a JSON object, not {type(row).__name__}", stage="config")
+        raise ConfigError(f"{location}: expected a JSON object, not {type(row).__name__}", stage="config")
     missing = [name for name in required if name not in row]
     if missing:
-        raise ConfigError(f'{where}: there is no "{missing[0]}"; it has {", ".join(row) or "nothing"}', stage="config")
+        raise ConfigError(
+            f'{location}: there is no "{missing[0]}"; it has {", ".join(row) or "nothing"}', stage="config"
+        )
     return row
 
 
 def read_clips(manifest: Path, required: Sequence[str] = (), limit: int | None = None) -> list[Clip]:
-    """The recordings of a NeMo manifest.
+    """Read the recordings of a NeMo manifest.
 
     Raises:
         ConfigError: As `read_rows`, or if a recording is not there.
@@ -99,14 +101,14 @@ def read_clips(manifest: Path, required: Sequence[str] = (), limit: int | None =
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON lines; written aside and renamed, so that a file is whole or not there."""
+    """Write JSON lines; written aside and renamed, so that a file is whole or not there."""
     with atomic_file(path) as file:
         for row in rows:
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
 def watched(items: Sequence[Any], progress: Callable[[int, int, str], None] | None, label: str) -> Iterator[Any]:
-    """The items one by one, with progress told after each."""
+    """Yield the items one by one, and report progress after each."""
     for number, item in enumerate(items, start=1):
         yield item
         if progress is not None:

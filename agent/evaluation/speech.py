@@ -23,7 +23,7 @@ _SHARE = 0.2
 
 
 class Rival(Protocol):
-    """What is timed on the same clips in the same run."""
+    """Another recogniser, timed on the same clips in the same run."""
 
     def __call__(self, audio: Audio) -> str:
         """The one transcript of a clip."""
@@ -85,9 +85,9 @@ def evaluate_wer(
         audio = clip.audio() if noise is None else noise.over(clip.audio(), number)
         if stages is not None:
             stages.begin()
-        seconds, heard, theirs = _timed(audio, recognizer, rival, n_best, rival_first=number % 2 == 0)
+        seconds, heard, rival_result = _timed(audio, recognizer, rival, n_best, rival_first=number % 2 == 0)
         chosen = chooser.choose(heard).text if chooser is not None and heard.is_speech else heard.text
-        row = _row(clip, audio, heard, chosen, seconds, theirs)
+        row = _row(clip, audio, heard, chosen, seconds, rival_result)
         rows.append(row if stages is None else {**row, **stages.spent()})
     return _summary(rows, n_best), rows
 
@@ -122,11 +122,11 @@ class _Stages:
 def _timed(
     audio: Audio, recognizer: Recognizer, rival: Rival | None, n_best: int, *, rival_first: bool
 ) -> tuple[float, Transcript, tuple[float, str] | None]:
-    theirs = _clock(lambda: rival(audio)) if rival is not None and rival_first else None
+    rival_result = _clock(lambda: rival(audio)) if rival is not None and rival_first else None
     seconds, heard = _clock(lambda: recognizer.transcribe(audio, n_best=n_best))
-    if rival is not None and theirs is None:
-        theirs = _clock(lambda: rival(audio))
-    return seconds, heard, theirs
+    if rival is not None and rival_result is None:
+        rival_result = _clock(lambda: rival(audio))
+    return seconds, heard, rival_result
 
 
 def _clock(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -136,28 +136,28 @@ def _clock(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _row(
-    clip: Clip, audio: Audio, heard: Transcript, chosen: str, seconds: float, theirs: tuple[float, str] | None
+    clip: Clip, audio: Audio, heard: Transcript, chosen: str, seconds: float, rival_result: tuple[float, str] | None
 ) -> dict[str, Any]:
     text = str(clip.row["text"])
     plain = normalizer(heard.language or "en")
-    each = [errors(text, hypothesis.text) for hypothesis in heard.hypotheses] or [errors(text, "")]
+    counts = [errors(text, hypothesis.text) for hypothesis in heard.hypotheses] or [errors(text, "")]
     row = {
         "audio_filepath": clip.name,
         "text": text,
         "hypotheses": [hypothesis.text for hypothesis in heard.hypotheses],
         "scores": [hypothesis.log_prob for hypothesis in heard.hypotheses],
         "chosen": chosen,
-        "words": each[0][1],
-        "errors_1best": each[0][0],
+        "words": counts[0][1],
+        "errors_1best": counts[0][0],
         "errors_chosen": errors(text, chosen)[0],
-        "errors_oracle": min(wrong for wrong, _ in each),
+        "errors_oracle": min(wrong for wrong, _ in counts),
         "confidence": heard.confidence,
         "right": plain(heard.text) == plain(text),
         "seconds": seconds,
         "duration": audio.seconds,
     }
-    if theirs is not None:
-        row |= {"seconds_rival": theirs[0], "errors_rival": errors(text, theirs[1])[0]}
+    if rival_result is not None:
+        row |= {"seconds_rival": rival_result[0], "errors_rival": errors(text, rival_result[1])[0]}
     return row
 
 

@@ -51,13 +51,13 @@ def evaluate_streaming(
         progress: Told after each clip.
 
     Returns:
-        The summary, and a line for each clip.
+        The summary, and a row for each clip.
 
     Raises:
         ConfigError: If no clip is of that length, or speech is heard in none.
     """
-    heard = [(clip, clip.audio()) for clip in clips]
-    chosen = [(clip, audio) for clip, audio in heard if min_seconds <= audio.seconds <= max_seconds][:limit]
+    loaded = [(clip, clip.audio()) for clip in clips]
+    chosen = [(clip, audio) for clip, audio in loaded if min_seconds <= audio.seconds <= max_seconds][:limit]
     if not chosen:
         raise ConfigError(
             f"No clip lasts {min_seconds:g} to {max_seconds:g} seconds: change --min-seconds and --max-seconds",
@@ -65,27 +65,27 @@ def evaluate_streaming(
         )
     for _, audio in chosen[:_WARM_UP]:
         _played(audio, recognizer, endpoint_delay, n_best)
-    lines = []
+    rows = []
     for clip, audio in watched(chosen, progress, "playing"):
         times = _played(audio, recognizer, endpoint_delay, n_best)
         if times is not None:
             offline = recognizer.transcribe(audio, n_best=1).text
-            lines.append({"audio_filepath": clip.name, "reference": str(clip.row["text"]), **times, "offline": offline})
-    if not lines:
+            rows.append({"audio_filepath": clip.name, "reference": str(clip.row["text"]), **times, "offline": offline})
+    if not rows:
         raise ConfigError("Speech was heard in none of the clips", stage="config")
-    return _summary(lines), lines
+    return _summary(rows), rows
 
 
-def _summary(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def of(key: str) -> list[float]:
-        return [line[key] for line in lines if line[key] is not None]
+        return [row[key] for row in rows if row[key] is not None]
 
     def median(key: str) -> float | None:
         return round(statistics.median(of(key)), 1) if of(key) else None
 
-    references = [line["reference"] for line in lines]
+    references = [row["reference"] for row in rows]
     return {
-        "n": len(lines),
+        "n": len(rows),
         "final_ms_median": median("final_ms"),
         "final_ms_p95": round(float(np.percentile(of("final_ms"), 95)), 1) if of("final_ms") else None,
         "first_partial_ms_median": median("first_partial_ms"),
@@ -94,12 +94,12 @@ def _summary(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         else None,
         "first_committed_ms_median": median("first_committed_ms"),
         "endpoint_ms_median": median("endpoint_ms"),
-        "retractions": sum(line["retractions"] for line in lines),
-        "revised": sum(line["revised"] for line in lines),
-        "utterances": sum(line["utterances"] for line in lines),
-        "hypotheses_mean": round(statistics.mean(line["hypotheses"] for line in lines), 2),
-        "wer_final": word_error_rate(references, [line["final"] for line in lines]),
-        "wer_1best_offline": word_error_rate(references, [line["offline"] for line in lines]),
+        "retractions": sum(row["retractions"] for row in rows),
+        "revised": sum(row["revised"] for row in rows),
+        "utterances": sum(row["utterances"] for row in rows),
+        "hypotheses_mean": round(statistics.mean(row["hypotheses"] for row in rows), 2),
+        "wer_final": word_error_rate(references, [row["final"] for row in rows]),
+        "wer_1best_offline": word_error_rate(references, [row["offline"] for row in rows]),
     }
 
 
@@ -138,7 +138,7 @@ def _played(audio: Audio, recognizer: Recognizer, endpoint_delay: float | None, 
 def _times(
     events: Sequence[tuple[float, StreamEvent]], clock: _Clocked, speech_began: float, speech_ended: float
 ) -> dict[str, Any]:
-    """What is measured of one clip, times in milliseconds."""
+    """Measurements of one clip, times in milliseconds."""
     partials = [(at, event) for at, event in events if isinstance(event, Partial)]
     finals = [event for _, event in events if isinstance(event, Final)]
     ends = [at for at, event in events if isinstance(event, SpeechEnded)]
@@ -163,11 +163,11 @@ def _ms(at: float | None, since: float) -> float | None:
 
 def _retractions(events: Sequence[StreamEvent]) -> int:
     """How often a partial took back a committed sign of the one before it in the same utterance."""
-    before, count = "", 0
+    committed, count = "", 0
     for event in events:
         if isinstance(event, SpeechEnded):
-            before = ""
+            committed = ""
         elif isinstance(event, Partial):
-            count += not event.committed.startswith(before)
-            before = event.committed
+            count += not event.committed.startswith(committed)
+            committed = event.committed
     return count

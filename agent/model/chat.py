@@ -1,4 +1,4 @@
-"""What a chat model is: one forward pass is the decision to look something up and the start of the answer."""
+"""The protocol of a chat model: one forward pass is the decision to look something up and the start of the answer."""
 
 from __future__ import annotations
 
@@ -106,13 +106,15 @@ class ChatModel(Protocol):
 
 
 def without_sentinel(pieces: Iterator[str]) -> Iterator[str]:
-    """The pieces without the sentinel, also where it is spread over several of them."""
-    held = ""
+    """Yield the pieces without the sentinel, also where it is spread over several of them."""
+    pending = ""
     for piece in pieces:
-        held = (held + piece).replace(SENTINEL, "")
-        keep = next((n for n in range(min(len(SENTINEL) - 1, len(held)), 0, -1) if held.endswith(SENTINEL[:n])), 0)
-        if out := held[: len(held) - keep]:
+        pending = (pending + piece).replace(SENTINEL, "")
+        keep = next(
+            (n for n in range(min(len(SENTINEL) - 1, len(pending)), 0, -1) if pending.endswith(SENTINEL[:n])), 0
+        )
+        if out := pending[: len(pending) - keep]:
             yield out
-        held = held[len(held) - keep :]
-    if held:
-        yield held
+        pending = pending[len(pending) - keep :]
+    if pending:
+        yield pending

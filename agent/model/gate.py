@@ -1,4 +1,4 @@
-"""When to retrieve."""
+"""Gates, which decide when to retrieve."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class NeverRetrieve:
     name: str = "never"
 
     def decide(self, first: FirstToken, heard: Transcript) -> Decision:
-        """No."""
+        """Decide not to retrieve."""
         return Decision(False, first.ret_probability, self.name, "never looks anything up")
 
 
@@ -60,7 +60,7 @@ class AlwaysRetrieve:
     name: str = "always"
 
     def decide(self, first: FirstToken, heard: Transcript) -> Decision:
-        """Yes."""
+        """Decide to retrieve."""
         return Decision(True, first.ret_probability, self.name, "always looks everything up")
 
 
@@ -84,7 +84,7 @@ class TokenGate:
 
     def decide(self, first: FirstToken, heard: Transcript) -> Decision:
         """Compare P(``<RET>``) with the threshold."""
-        yes = first.ret_probability >= self.threshold
-        sign = "≥" if yes else "<"
+        retrieve = first.ret_probability >= self.threshold
+        sign = "≥" if retrieve else "<"
         reason = f"P(<RET>) {first.ret_probability:.2f} {sign} {self.threshold:.2f}"
-        return Decision(yes, first.ret_probability, self.name, reason)
+        return Decision(retrieve, first.ret_probability, self.name, reason)

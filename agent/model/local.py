@@ -27,7 +27,7 @@ from .readout import ReadOut
 
 @dataclass(frozen=True, slots=True)
 class LocalModelOptions:
-    """How a local model runs.
+    """Options of a local model.
 
     Attributes:
         dtype: ``auto`` is bfloat16 where the processor or GPU computes in it, else float32.
@@ -59,8 +59,8 @@ class _Stream:
     def common(self, tokens: Sequence[int]) -> int:
         """How many leading tokens this stream shares with others."""
         n = 0
-        for mine, theirs in zip(self.tokens, tokens, strict=False):
-            if mine != theirs:
+        for own, other in zip(self.tokens, tokens, strict=False):
+            if own != other:
                 break
             n += 1
         return n
@@ -241,7 +241,7 @@ class LocalGeneration:
         self._states: Any = None  # of the prompt's last token, shape (layers + 1, hidden size)
         self.prefilled = 0
         self._read(tokens, states=True)
-        self.first = self._first()
+        self.first = self._first_token()
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Append messages to the stream.
@@ -249,7 +249,7 @@ class LocalGeneration:
         Raises:
             GenerationError: If the generation is closed, or the prompt gets longer than the model can read.
         """
-        self._alive()
+        self._open_stream()
         longer = [*self._messages, *messages]
         tokens = self._model.tokens(longer)
         on_model_thread(lambda: self._read(tokens))
@@ -284,7 +284,7 @@ class LocalGeneration:
     def _read(self, tokens: list[int], *, states: bool = False) -> None:
         import torch
 
-        stream = self._alive()
+        stream = self._open_stream()
         stream.crop(stream.reusable(tokens))
         new = tokens[len(stream.tokens) :]
         output = self._model.forward(stream, new, states=states)
@@ -293,7 +293,7 @@ class LocalGeneration:
             self._states = torch.stack([layer[0, -1] for layer in output.hidden_states])
         self._set_next(output)
 
-    def _first(self) -> FirstToken:
+    def _first_token(self) -> FirstToken:
         log_probs = self._logits[0].float().log_softmax(-1)
         top = log_probs.topk(2).values
         return FirstToken(
@@ -317,7 +317,7 @@ class LocalGeneration:
         """Log-probabilities of an answer's tokens from here; float32, shape (tokens,), nats. The stream stays."""
         import torch
 
-        stream = self._alive()
+        stream = self._open_stream()
         ids: list[int] = self._model.tokenizer(answer, add_special_tokens=False).input_ids
         logits = self._logits
         with torch.inference_mode():
@@ -332,7 +332,7 @@ class LocalGeneration:
             return logits.float().log_softmax(-1)[torch.arange(len(ids)), ids]
 
     def _pieces(self, max_tokens: int) -> Iterator[str]:
-        self._alive()
+        self._open_stream()
         written: list[int] = []
         said = ""
         for _ in range(max_tokens):
@@ -346,13 +346,13 @@ class LocalGeneration:
             on_model_thread(self._step)
 
     def _step(self) -> None:
-        self._set_next(self._model.forward(self._alive(), [self._next]))
+        self._set_next(self._model.forward(self._open_stream(), [self._next]))
 
     def _set_next(self, output: Any) -> None:
         self._logits = output.logits[0, -1:]
         self._next = int(self._logits.argmax(-1))
 
-    def _alive(self) -> _Stream:
+    def _open_stream(self) -> _Stream:
         if self._stream is None:
             raise GenerationError("This generation is closed: begin another one", stage="answer")
         return self._stream

@@ -89,20 +89,20 @@ def ask_for_sentinel(instructions: str) -> str:
 
 
 def user_turn(heard: Transcript) -> str:
-    """What the model reads as the user's turn: the best hypothesis, and the likely others when the list is uncertain.
+    """Write the user's turn for the model: the best hypothesis, and the likely others when the list is uncertain.
 
     After "Leveraging Large Language Models for Exploiting ASR Uncertainty", https://arxiv.org/abs/2309.04842.
     """
     if heard.confidence >= _UNSURE_BELOW:
         return heard.text
-    others = [
+    alternatives = [
         hypothesis.text
         for hypothesis, posterior in zip(heard.hypotheses[1:], heard.posteriors()[1:], strict=True)
         if posterior >= _LIKELY
     ]
-    if not others:
+    if not alternatives:
         return heard.text
-    return f"{heard.text} (or: {'; or: '.join(others)})"
+    return f"{heard.text} (or: {'; or: '.join(alternatives)})"
 
 
 def looked_up(question: str, passages: Sequence[Passage]) -> tuple[Message, Message]:

@@ -76,10 +76,15 @@ class OpenAIChatModel:
 
         extras = dict(_EXTRAS)
         while True:
-            asked = {name: value for options in extras.values() for name, value in options.items()}
+            request = {name: value for options in extras.values() for name, value in options.items()}
             try:
                 return self._client.chat.completions.create(
-                    model=self.name, messages=list(messages), stream=True, temperature=0, max_tokens=max_tokens, **asked
+                    model=self.name,
+                    messages=list(messages),
+                    stream=True,
+                    temperature=0,
+                    max_tokens=max_tokens,
+                    **request,
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 # Some endpoints refuse requests that ask for log-probabilities or usage; they are asked again without.
@@ -166,16 +171,16 @@ class RemoteGeneration:
             tokens: list[_Token] = []
             # After the sentinel, too, one more chunk is awaited: a model that does as it is told ends there, and the
             # end brings the usage.
-            for text, more in chunks:
+            for text, new_tokens in chunks:
                 written += text
-                tokens += more
+                tokens += new_tokens
                 if not SENTINEL.startswith(written.strip()):
                     break
         except BaseException:  # nobody else could hang up: without this generation there is nothing to close
             self.close()
             raise
         self._pieces = _chained(written, chunks)
-        return _first(written, tokens)
+        return _first_token(written, tokens)
 
     def _offered(self) -> list[Message]:
         """The chat, with the offer to look something up in its instructions."""
@@ -187,11 +192,11 @@ class RemoteGeneration:
         """Pieces of the answer, each with its tokens where the endpoint tells them."""
         import openai
 
-        before = self.prefilled
+        already_prefilled = self.prefilled
         try:
             for chunk in response:
                 if chunk.usage:
-                    self.prefilled = before + _prompt_tokens(chunk.usage)
+                    self.prefilled = already_prefilled + _prompt_tokens(chunk.usage)
                 if chunk.choices:
                     choice = chunk.choices[0]
                     text = choice.delta.content or ""
@@ -219,7 +224,7 @@ def _chained(begun: str, chunks: Iterator[tuple[str, Any]]) -> Iterator[str]:
         yield text
 
 
-def _first(written: str, tokens: Sequence[_Token]) -> FirstToken:
+def _first_token(written: str, tokens: Sequence[_Token]) -> FirstToken:
     """What the beginning of an answer says, from its text and, where the endpoint tells them, its tokens."""
     if not tokens or not tokens[0].top:
         return FirstToken(1.0 if _is_sentinel(written) else 0.0)

@@ -103,57 +103,57 @@ class LanguageScorer:
 
     def _score_adapted(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
         """Score with the adapter's weights in the place of the model's, which are put back as they were."""
-        bare = [weight.data for weight, _ in self._adapted]
+        original_weights = [weight.data for weight, _ in self._adapted]
         try:
             for weight, merged in self._adapted:
                 weight.data = merged
             return self._score(texts, context)
         finally:
-            for (weight, _), data in zip(self._adapted, bare, strict=True):
+            for (weight, _), data in zip(self._adapted, original_weights, strict=True):
                 weight.data = data
 
     def _score(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
-        before = self._start + self._ids(self.options.opening + (f"{context.strip()}\n" if context.strip() else ""))
-        lines = [self._ids(" ".join(text.split()) + "\n") for text in texts]
+        prefix = self._start + self._ids(self.options.opening + (f"{context.strip()}\n" if context.strip() else ""))
+        rows = [self._ids(" ".join(text.split()) + "\n") for text in texts]
         limit = int(self._chat.model.config.max_position_embeddings)
-        longest = max(map(len, lines))
+        longest = max(map(len, rows))
         if longest + len(self._start) > limit:
             raise GenerationError(
                 f"A text has {longest} tokens, {self._chat.name} reads {limit}: score it sentence by sentence",
                 stage="answer",
             )
-        if len(before) + longest > limit:
-            before = self._start + before[len(before) + longest + 1 - limit :]
-        scores = [0.0] * len(lines)
-        for batch in like_lengths([len(line) for line in lines], self.options.batch_tokens):
-            for index, score in zip(batch, self._forward(before, [lines[i] for i in batch]), strict=True):
+        if len(prefix) + longest > limit:
+            prefix = self._start + prefix[len(prefix) + longest + 1 - limit :]
+        scores = [0.0] * len(rows)
+        for batch in like_lengths([len(row) for row in rows], self.options.batch_tokens):
+            for index, score in zip(batch, self._forward(prefix, [rows[i] for i in batch]), strict=True):
                 scores[index] = score
         return tuple(scores)
 
-    def _forward(self, before: list[int], lines: Sequence[list[int]]) -> list[float]:
+    def _forward(self, prefix: list[int], rows: Sequence[list[int]]) -> list[float]:
         """Scores of some lines: those of one list begin alike, and this beginning is read only once."""
         import torch
 
-        shared = min(_common(lines), min(map(len, lines)) - 1) if len(lines) > 1 else 0
+        shared = min(_common(rows), min(map(len, rows)) - 1) if len(rows) > 1 else 0
         shared = 0 if shared == 1 else shared  # one token alone would be read with the weights of the decoder
-        longest = max(map(len, lines))
+        longest = max(map(len, rows))
         with torch.inference_mode():
-            cache = self._context(before[:-1])
+            cache = self._context(prefix[:-1])
             head, logits = 0.0, None
             if shared:
-                ids = torch.tensor([[before[-1], *lines[0][: shared - 1]]], device=self._chat.device)
+                ids = torch.tensor([[prefix[-1], *rows[0][: shared - 1]]], device=self._chat.device)
                 logits = cached_forward(self._chat.model, ids, cache).logits
-                head = float(_picked(logits, torch.tensor([lines[0][:shared]], device=self._chat.device)).sum())
-            first = lines[0][shared - 1] if shared else before[-1]
-            rest = [line[shared:] for line in lines]
+                head = float(_picked(logits, torch.tensor([rows[0][:shared]], device=self._chat.device)).sum())
+            first_input = rows[0][shared - 1] if shared else prefix[-1]
+            suffixes = [row[shared:] for row in rows]
             width = longest - shared
-            targets = torch.tensor([row + [0] * (width - len(row)) for row in rest], device=self._chat.device)
-            inputs = torch.cat([torch.full_like(targets[:, :1], first), targets[:, :-1]], dim=1)
-            cache.batch_repeat_interleave(len(lines))
+            targets = torch.tensor([row + [0] * (width - len(row)) for row in suffixes], device=self._chat.device)
+            inputs = torch.cat([torch.full_like(targets[:, :1], first_input), targets[:, :-1]], dim=1)
+            cache.batch_repeat_interleave(len(rows))
             # Right padding needs no mask: a causal model's scores do not depend on what follows.
             logits = cached_forward(self._chat.model, inputs, cache).logits
-            kept = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in rest])
-            tails = (_picked(logits, targets).cpu() * kept).sum(-1)
+            mask = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in suffixes])
+            tails = (_picked(logits, targets).cpu() * mask).sum(-1)
         return [head + float(tail) for tail in tails]
 
     def _context(self, tokens: list[int]) -> Any:

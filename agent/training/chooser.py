@@ -1,4 +1,4 @@
-"""Fits how much counts when a list is rescored with the language model, on lists of which it is known what was said."""
+"""Fits the weights of the evidence with which the language model rescores a list, on lists with transcripts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class IdentifiedScorer(SentenceScorer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A list whose readings are weighed, with what is wrong in each."""
+    """The evidence for each reading of a list, and the word errors in each."""
 
     evidence: NDArray[np.float64]
     errors: tuple[int, ...]
@@ -89,17 +89,19 @@ def train_chooser(
             checkpoint.save({"lists": [_as_plain(judged) for judged in lists]})
         if progress is not None:
             progress(number, len(rows), "reading lists")
-    telling = sum(judged is not None and len(set(judged.errors)) > 1 for judged in lists)
-    if telling < _FEWEST:
+    informative = sum(judged is not None and len(set(judged.errors)) > 1 for judged in lists)
+    if informative < _FEWEST:
         checkpoint.remove()  # more data makes it another run
         raise ConfigError(
-            f"only {telling} of {len(rows)} lists hold readings with more and with fewer errors: give at least "
+            f"only {informative} of {len(rows)} lists hold readings with more and with fewer errors: give at least "
             f"{_FEWEST}",
             stage="train",
         )
     weights = _fit(lists, shrinkage)
-    left_out = [
-        _chosen(_fit([x for place, x in enumerate(lists) if place % _FOLDS != fold], shrinkage), lists[fold::_FOLDS])
+    left_out_errors = [
+        _word_errors(
+            _fit([x for place, x in enumerate(lists) if place % _FOLDS != fold], shrinkage), lists[fold::_FOLDS]
+        )
         for fold in range(_FOLDS)
     ]
     words = sum(judged.words for judged in lists if judged is not None)
@@ -107,12 +109,12 @@ def train_chooser(
         "what": "weights of the evidence for each reading of a list, for LanguageChooser",
         "data": [path.name for path in data],
         "lists": len(rows),
-        "telling": telling,
+        "telling": informative,
         "shrinkage": shrinkage,
         "words": words,
         "wer_1best": round(sum(judged.errors[0] for judged in lists if judged is not None) / words, 5),
-        "wer_by_hand": round(_chosen(dict(BY_HAND), lists) / words, 5),
-        "wer_left_out": round(sum(left_out) / words, 5),
+        "wer_by_hand": round(_word_errors(dict(BY_HAND), lists) / words, 5),
+        "wer_left_out": round(sum(left_out_errors) / words, 5),
         "weights": weights,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -122,23 +124,23 @@ def train_chooser(
 
 
 def _judged(weigher: LanguageChooser, transcript: Transcript, text: str) -> _Judged | None:
-    """None for a list in which there is nothing to choose: its errors are nobody's."""
+    """Gather a list's evidence and word errors; None for a list without hypotheses."""
     texts = [hypothesis.text for hypothesis in transcript.hypotheses[: weigher.options.longest]]
     if not texts:
         return None
-    wrong = [errors(text, reading) for reading in texts]
-    seen = weigher.weigh(transcript, texts) if len(texts) > 1 else np.zeros((1, len(EVIDENCE)))
+    counts = [errors(text, reading) for reading in texts]
+    evidence = weigher.weigh(transcript, texts) if len(texts) > 1 else np.zeros((1, len(EVIDENCE)))
     allowed = tuple(may_replace(texts[0], reading) for reading in texts)
-    return _Judged(seen, tuple(count for count, _ in wrong), allowed, wrong[0][1])
+    return _Judged(evidence, tuple(count for count, _ in counts), allowed, counts[0][1])
 
 
 def _as_plain(judged: _Judged | None) -> dict[str, Any] | None:
-    """In the types that a checkpoint holds."""
+    """Convert a judged list to the types that a checkpoint holds."""
     return None if judged is None else {**asdict(judged), "evidence": judged.evidence.tolist()}
 
 
 def _restored(state: dict[str, Any] | None) -> list[_Judged | None]:
-    """The lists of a checkpoint."""
+    """Restore the judged lists of a checkpoint."""
     return [
         None if plain is None else _Judged(**{**plain, "evidence": np.array(plain["evidence"], np.float64)})
         for plain in (state["lists"] if state is not None else ())
@@ -146,17 +148,17 @@ def _restored(state: dict[str, Any] | None) -> list[_Judged | None]:
 
 
 def _fit(lists: Sequence[_Judged | None], shrinkage: float) -> dict[str, float]:
-    judged = [one for one in lists if one is not None]
+    choices = [judged for judged in lists if judged is not None]
     return fit_weights(
-        [one.evidence for one in judged],
-        [one.errors for one in judged],
-        [one.allowed for one in judged],
+        [judged.evidence for judged in choices],
+        [judged.errors for judged in choices],
+        [judged.allowed for judged in choices],
         shrinkage=shrinkage,
     )
 
 
-def _chosen(weights: dict[str, float], lists: Sequence[_Judged | None]) -> int:
-    """Word errors of what these weights choose."""
+def _word_errors(weights: dict[str, float], lists: Sequence[_Judged | None]) -> int:
+    """Count the word errors of the readings that these weights choose."""
     row = np.array([weights.get(name, 0.0) for name in EVIDENCE])
     total = 0
     for judged in lists:

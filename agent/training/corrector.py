@@ -29,7 +29,7 @@ _RANK = 0.4
 """Nats that a hypothesis loses with every place in its list."""
 _SHARPNESS = 2.0
 """Nats that a reading loses with every word error, in the distribution that is aimed at."""
-_PLAIN = 0.1
+_LANGUAGE_MODELLING = 0.1
 """Weight, in the loss, of plain language modelling of the transcript: it keeps the model what it was."""
 _MIXED = 200
 """Lists that are sorted by length together."""
@@ -37,7 +37,7 @@ _MIXED = 200
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How the adapter is trained.
+    """Options for training the corrector's adapter.
 
     Attributes:
         rank: Of the LoRA matrices (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
@@ -117,7 +117,7 @@ def train_corrector(
 
     options = options or TrainingOptions()
     rng = random.Random(seed)
-    files = [_read(path) for path in data]
+    files = [_read_lists(path) for path in data]
     lists = [ranked for listed in files for ranked in _sampled(listed, limit, rng)]
     if len(lists) < 50:
         raise ConfigError(
@@ -167,25 +167,25 @@ def train_corrector(
 
 
 def ranked_readings(hypotheses: Sequence[str], text: str) -> RankedReadings | None:
-    """What is compared of one list; None if everything in it says the same as the transcript."""
+    """Choose the readings of a list that are compared; None if all of them equal the transcript."""
     from rapidfuzz.distance import Levenshtein
 
     normalize = normalizer("en")
     said = normalize(text)
-    first: dict[str, int] = {}
+    first_rank: dict[str, int] = {}
     for rank, hypothesis in enumerate(hypotheses):
-        first.setdefault(normalize(hypothesis), rank)
-    others = [(words, rank) for words, rank in first.items() if words and words != said][: _CANDIDATES - 1]
-    if not said or not others:
+        first_rank.setdefault(normalize(hypothesis), rank)
+    competitors = [(words, rank) for words, rank in first_rank.items() if words and words != said][: _CANDIDATES - 1]
+    if not said or not competitors:
         return None
     return RankedReadings(
-        (sentence(text), *(sentence(hypotheses[rank]) for _, rank in others)),
-        (0, *(Levenshtein.distance(words.split(), said.split()) for words, _ in others)),
-        (first.get(said, 0), *(rank for _, rank in others)),
+        (sentence(text), *(sentence(hypotheses[rank]) for _, rank in competitors)),
+        (0, *(Levenshtein.distance(words.split(), said.split()) for words, _ in competitors)),
+        (first_rank.get(said, 0), *(rank for _, rank in competitors)),
     )
 
 
-def _read(path: Path) -> list[RankedReadings]:
+def _read_lists(path: Path) -> list[RankedReadings]:
     listed = []
     for row in read_rows(path, ("hypotheses", "text")):
         ranked = ranked_readings([str(text) for text in row["hypotheses"]], str(row["text"]))
@@ -224,21 +224,23 @@ def _loss(adapted: Any, tokenizer: Any, step: Sequence[RankedReadings]) -> Any:
     import torch
 
     device = next(adapted.parameters()).device
-    lines = [tokenizer(text + "\n", add_special_tokens=False).input_ids for ranked in step for text in ranked.texts]
-    width = max(map(len, lines))
+    token_rows = [
+        tokenizer(text + "\n", add_special_tokens=False).input_ids for ranked in step for text in ranked.texts
+    ]
+    width = max(map(len, token_rows))
     start = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.bos_token_id
-    targets = torch.tensor([line + [0] * (width - len(line)) for line in lines], device=device)
-    kept = torch.tensor([[1.0] * len(line) + [0.0] * (width - len(line)) for line in lines], device=device)
+    targets = torch.tensor([line + [0] * (width - len(line)) for line in token_rows], device=device)
+    mask = torch.tensor([[1.0] * len(line) + [0.0] * (width - len(line)) for line in token_rows], device=device)
     inputs = torch.cat([torch.full_like(targets[:, :1], start), targets[:, :-1]], dim=1)
     logits = adapted(input_ids=inputs, use_cache=False).logits.float()
-    language = (-torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * kept).sum(-1)
+    language = (-torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * mask).sum(-1)
     losses = []
-    for ranked, scores, length in _split(step, language, kept.sum(-1)):
+    for ranked, scores, length in _split(step, language, mask.sum(-1)):
         ranks = torch.tensor(ranked.ranks, dtype=torch.float32, device=device)
         errors = torch.tensor(ranked.errors, dtype=torch.float32, device=device)
-        wanted = (-_SHARPNESS * errors).softmax(-1)
+        target_distribution = (-_SHARPNESS * errors).softmax(-1)
         chosen = (_WEIGHT * scores - _RANK * ranks).log_softmax(-1)
-        losses.append(-(wanted * chosen).sum() - _PLAIN * scores[0] / length[0])
+        losses.append(-(target_distribution * chosen).sum() - _LANGUAGE_MODELLING * scores[0] / length[0])
     return torch.stack(losses).mean()
 
 
@@ -262,8 +264,10 @@ def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any,
     from ..model.local import pick_device, pick_dtype
 
     folder = str(weights.resolve(model))
-    where = pick_device(device)
-    base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype("auto", where), local_files_only=True)
+    torch_device = pick_device(device)
+    base: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=pick_dtype("auto", torch_device), local_files_only=True
+    )
     digest, depth = weights_digest(base), int(base.config.num_hidden_layers)
     config = LoraConfig(
         r=options.rank,
@@ -272,5 +276,5 @@ def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any,
         layers_to_transform=list(range(max(0, depth - options.layers), depth)),
         task_type="CAUSAL_LM",
     )
-    adapted: Any = get_peft_model(base.to(where), config)  # the matrices are float32, whatever the base is
+    adapted: Any = get_peft_model(base.to(torch_device), config)  # the matrices are float32, whatever the base is
     return AutoTokenizer.from_pretrained(folder, local_files_only=True), adapted.train(), digest

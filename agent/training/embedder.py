@@ -28,7 +28,7 @@ _LONG, _PARAGRAPH = 3, 200
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What is trained on.
+    """Training data of an embedding adapter.
 
     Attributes:
         pairs: Questions with passages that answer them.
@@ -67,28 +67,28 @@ def gather(
     Raises:
         ConfigError: If a file has another form.
     """
-    held_out = {_plain(document.text) for path in without for document in read_corpus(path)}
+    held_out = {_normalized(document.text) for path in without for document in read_corpus(path)}
     rng = random.Random(seed)
     pairs, sentences = [], []
     dropped = 0
     for pair, answers in (labelled for path in data for labelled in _pairs(path)):
-        if _plain(pair.passage) in held_out:
+        if _normalized(pair.passage) in held_out:
             dropped += 1
             continue
         pairs.append(pair)
-        if memories and (sentence := _holding(answers, pair.passage)):
+        if memories and (sentence := _answer_sentence(answers, pair.passage)):
             pairs.append(Pair(pair.query, sentence, "memory"))
     for path in requests:
         pairs += _requests(path, rng)
     for text in dict.fromkeys(text for path in texts for text in _texts(path)):
-        if _plain(text) in held_out:
+        if _normalized(text) in held_out:
             dropped += 1
             continue
         parts = _sentences(text)
         sentences += parts
         if len(parts) >= _LONG and len(text) >= _PARAGRAPH:
-            taken = rng.randrange(len(parts))
-            pairs.append(Pair(parts[taken], " ".join(parts[:taken] + parts[taken + 1 :])))
+            removed = rng.randrange(len(parts))
+            pairs.append(Pair(parts[removed], " ".join(parts[:removed] + parts[removed + 1 :])))
     sentences += [part for pair in pairs if pair.task == "knowledge" for part in _sentences(pair.passage)]
     return Gathered(
         list(dict.fromkeys(pairs)), list(dict.fromkeys(part for part in sentences if 15 < len(part) < 300)), dropped
@@ -130,20 +130,20 @@ def train(
 
 
 def _pairs(path: Path) -> Iterator[tuple[Pair, Sequence[str]]]:
-    """Pairs, each with the answers that are known."""
+    """Yield pairs, each with the answers that are known."""
     if path.is_dir():
-        passages = {document.source: document.text for document in read_corpus(_json_lines(path, "corpus"))}
+        passages = {document.source: document.text for document in read_corpus(_jsonl_file(path, "corpus"))}
         relevant = read_qrels(path / "qrels.tsv")
-        for question in read_questions(_json_lines(path, "queries")):
+        for question in read_questions(_jsonl_file(path, "queries")):
             for name in relevant.get(question.id, ()):
                 if name in passages:
                     yield Pair(question.texts[0], passages[name]), _answers(question.row)
         return
     for row in read_rows(path, ("question",)):
-        asked, answers = str(row["question"]), _answers(row)
+        query, answers = str(row["question"]), _answers(row)
         for passage in _passages(row, path):
             if not answers or any(answer in passage.lower() for answer in answers):
-                yield Pair(asked, passage), answers
+                yield Pair(query, passage), answers
 
 
 def _answers(row: Mapping[str, Any]) -> list[str]:
@@ -154,21 +154,23 @@ def _sentences(text: str) -> list[str]:
     return [text[start:end].strip() for start, end in sentence_spans(text, 0, len(text))]
 
 
-def _holding(answers: Sequence[str], passage: str) -> str:
-    """The one sentence that holds an answer; empty if it is not one."""
-    found = [part for part in _sentences(passage) if any(answer in part.lower() for answer in answers)]
-    return found[0] if len(found) == 1 and found[0] != passage.strip() else ""
+def _answer_sentence(answers: Sequence[str], passage: str) -> str:
+    """Find the only sentence that holds an answer; empty if there is none, or several."""
+    matches = [part for part in _sentences(passage) if any(answer in part.lower() for answer in answers)]
+    return matches[0] if len(matches) == 1 and matches[0] != passage.strip() else ""
 
 
 def _requests(path: Path, rng: random.Random) -> Iterator[Pair]:
-    said: dict[str, list[str]] = defaultdict(list)
+    texts_by_intent: dict[str, list[str]] = defaultdict(list)
     for row in read_rows(path, ("text", "intent")):
-        said[str(row["intent"])].append(str(row["text"]))
-    for intent, texts in said.items():
+        texts_by_intent[str(row["intent"])].append(str(row["text"]))
+    for intent, texts in texts_by_intent.items():
         yield from (Pair(text, intent.replace("_", " "), "tool", intent) for text in texts)
-        others = rng.sample(texts, len(texts))
-        turned = zip(others, [*others[1:], others[0]], strict=True)
-        yield from (Pair(one, other, "example", intent) for one, other in turned if one != other)
+        shuffled = rng.sample(texts, len(texts))
+        neighbours = zip(shuffled, [*shuffled[1:], shuffled[0]], strict=True)
+        yield from (
+            Pair(text, same_intent, "example", intent) for text, same_intent in neighbours if text != same_intent
+        )
 
 
 def _passages(row: dict[str, Any], path: Path) -> Iterable[str]:
@@ -183,17 +185,17 @@ def _passages(row: dict[str, Any], path: Path) -> Iterable[str]:
 
 def _texts(path: Path) -> Iterator[str]:
     for row in read_rows(path):
-        found = row.get("text") or row.get("question") or row.get("turn")
-        found = found.get("text") if isinstance(found, dict) else found
-        if not isinstance(found, str):
+        text = row.get("text") or row.get("question") or row.get("turn")
+        text = text.get("text") if isinstance(text, dict) else text
+        if not isinstance(text, str):
             raise ConfigError(f"{path}: a row has no text, question or turn", stage="config")
-        yield " ".join(found.split())
+        yield " ".join(text.split())
 
 
-def _json_lines(folder: Path, name: str) -> Path:
-    zipped = folder / f"{name}.jsonl.gz"
-    return zipped if zipped.exists() else folder / f"{name}.jsonl"
+def _jsonl_file(folder: Path, name: str) -> Path:
+    gzipped = folder / f"{name}.jsonl.gz"
+    return gzipped if gzipped.exists() else folder / f"{name}.jsonl"
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return normalizer("en")(text)

@@ -1,4 +1,4 @@
-"""What an embedding adapter is trained on, and in which order: pairs, options, steps."""
+"""Pairs, options and the order of the steps in which an embedding adapter is trained."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class EmbedderTrainingOptions:
-    """How an embedding adapter is trained.
+    """Options for training an embedding adapter.
 
     Attributes:
         layers: How many of the model's first layers are read.
@@ -190,11 +190,11 @@ def plan_steps(
     def of_tasks(kind: Literal["words", "pairs"], total: int, size: int) -> list[Step]:
         """Steps each of one task, half of them of the first one."""
         steps = []
-        left = total
+        remaining = total
         for number, (task, places) in enumerate(by_task.items()):
-            others = len(by_task) - number - 1
-            count = left if not others else left // 2 if not number else left // (others + 1)
-            left -= count
+            later = len(by_task) - number - 1
+            count = remaining if not later else remaining // 2 if not number else remaining // (later + 1)
+            remaining -= count
             batches = _drawn(count, min(size, len(places)), mixed_pairs(by_task[task]), rng)
             steps += [Step(kind, batch) for batch in batches]
         if len(by_task) > 1:
@@ -213,7 +213,7 @@ def all_texts(pairs: Sequence[Pair], texts: Sequence[str]) -> list[tuple[str, Ki
 
 
 def text_sizes(pairs: Sequence[Pair], texts: Sequence[str]) -> list[int]:
-    """How long every text is, in characters."""
+    """Length of every text of `all_texts`, in characters."""
     return [len(text) for text, _ in all_texts(pairs, texts)]
 
 
@@ -223,11 +223,11 @@ def _turns(pairs: Sequence[Pair]) -> list[int]:
     Neighbours are then about different passages of one document, where data comes document by document, and such
     passages are the hardest to tell apart.
     """
-    before: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
     turn = []
     for pair in pairs:
-        turn.append(before[pair.passage])
-        before[pair.passage] += 1
+        turn.append(occurrences[pair.passage])
+        occurrences[pair.passage] += 1
     return sorted(range(len(pairs)), key=turn.__getitem__)
 
 

@@ -112,7 +112,7 @@ def train_read_out(
     sources += [_plain(path, False) for path in requests]
     turns = [turn for source in sources for turn in _sampled(source, limit, rng)]
     turns = _in_dialogues(turns, rng)
-    fitted_n, calibrated_n = _split(turns, rng)
+    n_fitted, n_calibrated = _split(turns, rng)
     labels = np.array([turn.needs_retrieval for turn in turns])
     if len(turns) < 50 or labels.all() or not labels.any():
         raise ConfigError(
@@ -130,7 +130,7 @@ def train_read_out(
         for plain in (rng.random() < 0.5,)
     ]
     states = _states(chat, prompts, layer, progress)
-    cut, end = fitted_n, fitted_n + calibrated_n
+    cut, end = n_fitted, n_fitted + n_calibrated
     scaler = StandardScaler().fit(states[:cut])
     fitted = LogisticRegression(C=_REGULARISATION, max_iter=3000).fit(scaler.transform(states[:cut]), labels[:cut])
     # The standardisation is folded into the weights: w·(x - mean)/scale + b = (w/scale)·x + (b - (w/scale)·mean).
@@ -138,8 +138,8 @@ def train_read_out(
     slope, bias = _platt(states[cut:end] @ weights, labels[cut:end])
     weights = (slope * weights).astype(np.float32)
     reader = ReadOut(chat.name, layer, weights, bias, _THRESHOLD)
-    scored = np.array([reader.probability(state) for state in states[end:]])
-    held = labels[end:]
+    probabilities = np.array([reader.probability(state) for state in states[end:]])
+    held_out_labels = labels[end:]
     card = {
         "what": "logistic reader of P(<RET>) from one hidden state of a frozen model",
         "data": [path.name for path in (*dialogues, *questions, *requests)],
@@ -151,9 +151,9 @@ def train_read_out(
         },
         "settings": {"layer": layer, "C": _REGULARISATION, "seed": seed, "limit": limit},
         "held_out": {
-            "auroc": round(float(roc_auc_score(held, scored)), 4),
-            "f1": round(float(f1_score(held, scored >= reader.threshold)), 4),
-            "accuracy": round(float(((scored >= reader.threshold) == held).mean()), 4),
+            "auroc": round(float(roc_auc_score(held_out_labels, probabilities)), 4),
+            "f1": round(float(f1_score(held_out_labels, probabilities >= reader.threshold)), 4),
+            "accuracy": round(float(((probabilities >= reader.threshold) == held_out_labels).mean()), 4),
         },
     }
     reader.save(out, card)

@@ -1,4 +1,4 @@
-"""The model that learns to embed, and the losses that it learns from."""
+"""The student model of an embedding adapter, and its losses."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Student:
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """Device of the weights."""
         return self._matrices[PROJECTION].device
 
     @property
@@ -90,8 +90,8 @@ class Student:
     @property
     def lora(self) -> list[torch.nn.Parameter]:
         """The LoRA matrices."""
-        kept = (PROJECTION, OFFSET, *LEXICAL)
-        return [weight for name, weight in self._matrices.items() if name not in kept]
+        not_lora = (PROJECTION, OFFSET, *LEXICAL)
+        return [weight for name, weight in self._matrices.items() if name not in not_lora]
 
     @property
     def lexical(self) -> LexicalMap:
@@ -100,7 +100,7 @@ class Student:
 
     @property
     def lexical_rates(self) -> list[tuple[list[torch.nn.Parameter], float]]:
-        """What of the lexical part is trained, and how fast: at ten times these rates it learns the pairs by heart."""
+        """Trained tensors of the lexical part and their learning rates; ten times these rates overfit the pairs."""
         if not self.config.lexical:
             return []
         return [([self._matrices[LEXICAL[0]]], 2e-2), ([self._matrices[LEXICAL[2]]], 2e-4)]
@@ -136,22 +136,22 @@ class Student:
         return torch.nn.functional.normalize(projected, dim=-1)
 
     def pooled(self, texts: Sequence[str], kind: Kind, task: Task) -> torch.Tensor:
-        """What the projection reads: float32, shape (n, hidden_size)."""
+        """Mean-pooled hidden states, the projection's input: float32, shape (n, hidden_size)."""
         head, tokens = self._tokens(texts, kind, task)
-        both = self.config.attention == "bidirectional"
-        read = hidden_states(self._lower, [[*head, *text] for text in tokens], bidirectional=both)
-        return mean_pooled(*read, head=len(head))
+        bidirectional = self.config.attention == "bidirectional"
+        states = hidden_states(self._lower, [[*head, *text] for text in tokens], bidirectional=bidirectional)
+        return mean_pooled(*states, head=len(head))
 
     def _tokens(self, texts: Sequence[str], kind: Kind, task: Task) -> tuple[list[int], list[list[int]]]:
         return self.config.tokens(self._tokenizer, texts, kind, task, cut=self._cut)
 
-    def project(self, pooled: Vectors, wanted: Vectors) -> None:
-        """Take the linear map that comes nearest to the wanted vectors; both with one row for each text."""
-        mean, spread, middle = pooled.mean(axis=0), pooled.std(axis=0) + 1e-6, wanted.mean(axis=0)
+    def project(self, pooled: Vectors, teacher_vectors: Vectors) -> None:
+        """Take the linear map that comes nearest to the teacher's vectors; both with one row for each text."""
+        mean, spread, middle = pooled.mean(axis=0), pooled.std(axis=0) + 1e-6, teacher_vectors.mean(axis=0)
         scaled = (pooled - mean) / spread
         # The penalty matters for a few hundred texts only; 100 was best of 10 to 1000 on texts left out.
         gram = scaled.T @ scaled + 100 * np.eye(scaled.shape[1], dtype=np.float32)
-        linear = np.linalg.solve(gram, scaled.T @ (wanted - middle)) / spread[:, None]
+        linear = np.linalg.solve(gram, scaled.T @ (teacher_vectors - middle)) / spread[:, None]
         self.load(
             {
                 **self.weights(),
@@ -191,15 +191,15 @@ class Objective:
             return
         chosen = rng.sample(self._texts, min(self._options.projection_texts, len(self._texts)))
         chosen.sort(key=lambda text: len(text[0]))
-        pooled, wanted = [], []
+        pooled, teacher_vectors = [], []
         for at in range(0, len(chosen), self._options.texts):
             texts = [text for text, _ in chosen[at : at + self._options.texts]]
             with torch.inference_mode():
                 pooled.append(self._student.pooled(texts, "passage", "knowledge").cpu().numpy())
-            wanted.append(self._teacher.embed(texts, kind="passage"))
+            teacher_vectors.append(self._teacher.embed(texts, kind="passage"))
             if progress is not None:
                 progress(at + len(texts), len(chosen), "fitting the projection")
-        self._student.project(np.concatenate(pooled), np.concatenate(wanted))
+        self._student.project(np.concatenate(pooled), np.concatenate(teacher_vectors))
 
     def loss(self, step: Step, rng: random.Random) -> torch.Tensor:
         """The loss of a step; scalar."""
@@ -226,62 +226,67 @@ class Objective:
             if meant:
                 # A spoken sentence may be a query of the future, so all that is short is misheard at times.
                 heard = [self._maybe_misheard(text, rng) for text in meant]
-                found = self._student.embed(heard, kind, rng.choice(tuple(self._options.tasks) or TASKS[:1]))
-                parts.append((found * self._teacher_vectors(meant, kind)).sum(-1))
+                embedded = self._student.embed(heard, kind, rng.choice(tuple(self._options.tasks) or TASKS[:1]))
+                parts.append((embedded * self._teacher_vectors(meant, kind)).sum(-1))
         return (1 - torch.cat(parts)).mean()
 
     def _contrastive_loss(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
         import torch
 
         chosen = [self._pairs[place] for place in places]
-        asked, passages = [pair.query for pair in chosen], [pair.passage for pair in chosen]
-        heard = [self._maybe_misheard(text, rng) for text in asked]
+        questions, passages = [pair.query for pair in chosen], [pair.passage for pair in chosen]
+        heard = [self._maybe_misheard(text, rng) for text in questions]
         task = chosen[0].task
         queries = self._student.embed(heard, "query", task)
         answers = self._student.embed(passages, "passage", task)
-        same = self._same_group(chosen)
+        same_answer = self._same_group(chosen)
         distance: torch.Tensor | float = 0.0
         if self._teacher is not None:
-            of_queries, of_passages = self._teacher_vectors(asked, "query"), self._teacher_vectors(passages, "passage")
-            same |= of_passages @ of_passages.T > self._options.duplicate_cosine
+            of_queries, of_passages = (
+                self._teacher_vectors(questions, "query"),
+                self._teacher_vectors(passages, "passage"),
+            )
+            same_answer |= of_passages @ of_passages.T > self._options.duplicate_cosine
             distance = (2 - (queries * of_queries).sum(-1) - (answers * of_passages).sum(-1)).mean() / 2
         share = self._student.config.share(task)
         if share:
             with torch.no_grad():
                 words = self._student.words(heard, "query", task), self._student.words(passages, "passage", task)
             queries, answers = both_parts(queries, words[0], share), both_parts(answers, words[1], share)
-        cost = self._info_nce(queries, answers, same) + self._options.distillation * distance
+        cost = self._info_nce(queries, answers, same_answer) + self._options.distillation * distance
         if self._generation is not None and task == "knowledge":
-            cost = cost + self._options.generation * self._generation_loss(asked, passages, queries @ answers.T, same)
+            cost = cost + self._options.generation * self._generation_loss(
+                questions, passages, queries @ answers.T, same_answer
+            )
         return cost
 
     def _generation_loss(
-        self, asked: Sequence[str], passages: Sequence[str], scores: torch.Tensor, same: torch.Tensor
+        self, questions: Sequence[str], passages: Sequence[str], scores: torch.Tensor, same: torch.Tensor
     ) -> torch.Tensor:
         """How far the order of the nearest passages is from how likely each makes the question (GRL, ULLME)."""
         import torch
 
-        own = torch.eye(len(asked), dtype=torch.bool, device=scores.device)
-        open_ = scores.masked_fill(same & ~own, -math.inf).masked_fill(own, math.inf)
-        near = open_.topk(min(self._options.candidates, len(passages)), dim=1).indices
+        own = torch.eye(len(questions), dtype=torch.bool, device=scores.device)
+        masked = scores.masked_fill(same & ~own, -math.inf).masked_fill(own, math.inf)
+        nearest = masked.topk(min(self._options.candidates, len(passages)), dim=1).indices
         assert self._generation is not None
-        pairs = [(asked[row], passages[place]) for row, places in enumerate(near.tolist()) for place in places]
-        told = torch.tensor(self._generation(pairs), device=scores.device).reshape(near.shape)
-        there = ~(same & ~own).gather(1, near)  # of few passages, some may be no wrong ones
-        told = told.masked_fill(~there, -math.inf).softmax(1)
-        found = (scores.gather(1, near) / self._options.temperature).masked_fill(~there, -1e4).log_softmax(1)
-        return torch.nn.functional.kl_div(found, told, reduction="batchmean")
+        pairs = [(questions[row], passages[place]) for row, places in enumerate(nearest.tolist()) for place in places]
+        target = torch.tensor(self._generation(pairs), device=scores.device).reshape(nearest.shape)
+        valid = ~(same & ~own).gather(1, nearest)  # with few passages, some are masked duplicates
+        target = target.masked_fill(~valid, -math.inf).softmax(1)
+        predicted = (scores.gather(1, nearest) / self._options.temperature).masked_fill(~valid, -1e4).log_softmax(1)
+        return torch.nn.functional.kl_div(predicted, target, reduction="batchmean")
 
     def _same_group(self, pairs: Sequence[Pair]) -> torch.Tensor:
-        """Which of the passages are one: bool, shape (n, n)."""
+        """Which pairs have the same group or passage: bool, shape (n, n)."""
         import torch
 
         groups = [pair.group or pair.passage for pair in pairs]
-        same = [[one == other for other in groups] for one in groups]
+        same = [[group == other for other in groups] for group in groups]
         return torch.tensor(same, device=self._student.device)
 
     def _info_nce(self, queries: torch.Tensor, answers: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-        """InfoNCE both ways; what is the same as the right one is not held against it."""
+        """InfoNCE in both directions; passages with the same answer are no negatives."""
         import torch
 
         own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)

@@ -53,7 +53,7 @@ def train_wording(directed: Sequence[Path], other: Sequence[Path], out: Path, *,
     kinds[1] = [_cut(text, rng) for text in kinds[1]]
     cuts = [round(len(texts) * (1 - _HELD_OUT)) for texts in kinds]
     fitted = [text for texts, cut in zip(kinds, cuts, strict=True) for text in texts[:cut]]
-    held = [text for texts, cut in zip(kinds, cuts, strict=True) for text in texts[cut:]]
+    held_out = [text for texts, cut in zip(kinds, cuts, strict=True) for text in texts[cut:]]
     labels = [True] * cuts[0] + [False] * cuts[1]
     truth = [True] * (len(kinds[0]) - cuts[0]) + [False] * (len(kinds[1]) - cuts[1])
     counts = CountVectorizer(analyzer=wording_signs, min_df=_RARE, binary=True)
@@ -63,17 +63,17 @@ def train_wording(directed: Sequence[Path], other: Sequence[Path], out: Path, *,
     wording = Wording(
         {sign: weight for sign, weight in weights.items() if abs(weight) >= 0.05}, float(model.intercept_[0])
     )
-    scores = [wording.probability(text) for text in held]
-    right = [(score >= 0.5) == true for score, true in zip(scores, truth, strict=True)]
+    scores = [wording.probability(text) for text in held_out]
+    correct = [(score >= 0.5) == true for score, true in zip(scores, truth, strict=True)]
     card = {
         "what": "logistic model of the wording of what is said to a machine",
         "data": {"directed": [path.name for path in directed], "other": [path.name for path in other]},
-        "sentences": {"fitted": len(fitted), "held_out": len(held), "directed": len(kinds[0])},
+        "sentences": {"fitted": len(fitted), "held_out": len(held_out), "directed": len(kinds[0])},
         "settings": {"seed": seed, "lengths": _LENGTHS, "rare": _RARE},
         "held_out": {
             "auroc": round(float(roc_auc_score(truth, scores)), 4),
-            "taken_for_directed": round(_share(right, truth), 4),
-            "other_refused": round(_share(right, [not true for true in truth]), 4),
+            "taken_for_directed": round(_share(correct, truth), 4),
+            "other_refused": round(_share(correct, [not true for true in truth]), 4),
         },
     }
     data = {"card": card, "bias": round(wording.bias, 3), "weights": wording.weights}
@@ -81,8 +81,8 @@ def train_wording(directed: Sequence[Path], other: Sequence[Path], out: Path, *,
     return card
 
 
-def _share(right: Sequence[bool], chosen: Sequence[bool]) -> float:
-    return sum(r for r, c in zip(right, chosen, strict=True) if c) / sum(chosen)
+def _share(correct: Sequence[bool], selected: Sequence[bool]) -> float:
+    return sum(r for r, c in zip(correct, selected, strict=True) if c) / sum(selected)
 
 
 def _cut(text: str, rng: random.Random) -> str:

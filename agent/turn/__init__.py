@@ -1,1 +1,1 @@
-"""One turn: its graph, the steps of it, what it knows, and what it tells while it happens."""
+"""One turn: its graph, its nodes, its state, and the events it emits."""

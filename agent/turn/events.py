@@ -1,4 +1,4 @@
-"""What happens in a turn, in the past tense, in the order in which it happens."""
+"""The events of a turn, in the order in which they happen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Heard:
     transcript: Transcript
 
     def as_json(self) -> dict[str, Any]:
-        """The event as the command line prints it."""
+        """Return the event as the command line's ``--json`` prints it."""
         heard = self.transcript
         hypotheses = [
             {"text": hypothesis.text, "log_prob": hypothesis.log_prob, "posterior": posterior}
@@ -43,7 +43,7 @@ class Understood:
     outcome: Outcome
 
     def as_json(self) -> dict[str, Any]:
-        """The event as the command line prints it."""
+        """Return the event as the command line's ``--json`` prints it."""
         outcome = self.outcome
         return {
             "event": "understood",
@@ -64,7 +64,7 @@ class Decided:
     decision: Decision
 
     def as_json(self) -> dict[str, Any]:
-        """The event as the command line prints it."""
+        """Return the event as the command line's ``--json`` prints it."""
         decision = self.decision
         return {
             "event": "decided",
@@ -82,7 +82,7 @@ class Retrieved:
     passages: tuple[Passage, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The event as the command line prints it."""
+        """Return the event as the command line's ``--json`` prints it."""
         passages = [
             {"id": passage.id, "text": passage.text, "source": passage.source, "score": passage.score}
             for passage in self.passages
@@ -118,7 +118,7 @@ class Said:
     sources: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The event as the command line prints it."""
+        """Return the event as the command line's ``--json`` prints it."""
         return {"event": "said", "text": self.text, "sources": list(self.sources)}
 
 
@@ -130,7 +130,7 @@ class Spoke:
     path: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The event as the command line prints it."""
+        """Return the event as the command line's ``--json`` prints it."""
         return {
             "event": "spoke",
             "path": str(self.path) if self.path else None,
@@ -144,15 +144,15 @@ class TurnEnded:
 
     Attributes:
         turn_id: Its name in the record.
-        timings: Milliseconds by stage; ``first_audio_ms`` counts from when the question was there: the audio, or the
-            list that a stream has made of it.
+        timings: Milliseconds by stage; ``first_audio_ms`` counts from when the question arrived: the audio, or the
+            N-best list that a stream decoded from it.
     """
 
     turn_id: str
     timings: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def as_json(self) -> dict[str, Any]:
-        """The event as the command line prints it."""
+        """Return the event as the command line's ``--json`` prints it."""
         return {
             "event": "turn_ended",
             "turn_id": self.turn_id,

@@ -22,23 +22,23 @@ from .state import Parts, TurnState, Walk
 
 
 def transcribe(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """Audio to an N-best list. Typed text is a list of one that is certain; a transcript is a list already."""
+    """Turn audio into an N-best list; typed text becomes one certain hypothesis, and a transcript is a list already."""
     walk = runtime.context
     if isinstance(walk.question, Transcript):
         heard = walk.question
     elif isinstance(walk.question, str):
-        heard = _typed(walk.question.strip())
+        heard = _typed_transcript(walk.question.strip())
     else:
         recognizer = walk.parts.require_recognizer()
         with walk.watch.measure("asr"):
             heard = recognizer.transcribe(walk.question, n_best=walk.parts.options.n_best)
-    _check(walk)
+    _raise_if_cancelled(walk)
     runtime.stream_writer(Heard(heard))
     return {"recognized": heard, "heard": heard}
 
 
 def anybody_spoke(state: TurnState) -> bool:
-    """Where to go after listening."""
+    """Whether the recogniser heard speech; decides between `understand` and `excuse`."""
     return state["heard"].is_speech
 
 
@@ -50,7 +50,7 @@ def excuse(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
 
 
 def understand(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """Ask the skills, each with what the one before made of it, until one answers or ignores what was heard."""
+    """Ask the skills in order, each with the transcript that the one before left, until one answers or ignores it."""
     walk, parts, heard = runtime.context, runtime.context.parts, state["heard"]
     outcomes: list[Outcome] = []
     if not parts.skills:
@@ -59,7 +59,7 @@ def understand(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
         history = parts.record.history(state["thread_id"], parts.options.history)
         for skill in parts.skills:
             outcome = skill.consider(heard, history)
-            _check(walk)
+            _raise_if_cancelled(walk)
             if outcome is None:
                 continue
             outcomes.append(outcome)
@@ -72,67 +72,67 @@ def understand(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
 
 
 def who_answers(state: TurnState) -> Literal["nobody", "skill", "model"]:
-    """Where to go after understanding."""
+    """Who answers after the skills: nobody, the last skill, or the language model."""
     if not state["outcomes"] or not state["outcomes"][-1].final:
         return "model"
     return "nobody" if state["outcomes"][-1].ignored else "skill"
 
 
 def reply(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """Say what a skill replies, without asking the language model."""
+    """Say the reply of the last skill, without asking the language model."""
     text = state["outcomes"][-1].reply
     assert text is not None, "who_answers asks before"
-    runtime.stream_writer(said := _say_whole(runtime, Said(text)))
+    runtime.stream_writer(said := _say_at_once(runtime, Said(text)))
     return {"said": said}
 
 
 def decide(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """One forward pass over the prompt: the start of the answer, and P(<RET>)."""
+    """Run one forward pass over the prompt, which begins the answer and gives P(<RET>), and let the gate decide."""
     walk, parts = runtime.context, runtime.context.parts
     with walk.watch.measure("decide"):
         walk.generation = parts.model.begin(_prompt(parts, state))
         decision = parts.gate.decide(walk.generation.first, state["heard"])
     if decision.retrieve and parts.knowledge is None:
         decision = replace(decision, retrieve=False, reason=f"{decision.reason}, but there is nothing to look it up in")
-    _check(walk)
+    _raise_if_cancelled(walk)
     runtime.stream_writer(Decided(decision))
     return {"decision": decision}
 
 
 def wants_retrieval(state: TurnState) -> bool:
-    """Where to go after deciding."""
+    """Whether the gate decided to retrieve."""
     return state["decision"].retrieve
 
 
 def retrieve(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """Search with every likely hypothesis, so that the evidence may pick the right one."""
+    """Search with every hypothesis and its posterior, so that the documents may pick the right one."""
     walk, parts = runtime.context, runtime.context.parts
     with walk.watch.measure("search"):
         passages = _search(parts, state)
-    _check(walk)
+    _raise_if_cancelled(walk)
     runtime.stream_writer(Retrieved(passages))
     return {"passages": passages}
 
 
 def answer(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """Write the answer, sentence by sentence; after a look-up, only the passages are read before it."""
+    """Write the answer sentence by sentence, or quote it; after retrieval only the passages are prefilled before it."""
     walk, parts = runtime.context, runtime.context.parts
     generation = walk.generation
     assert generation is not None, "decide runs before answer"
     passages = state.get("passages")
     try:
         if passages is None:
-            said = _write(walk, runtime, Said(""))
+            said = _write_sentences(walk, runtime, Said(""))
         elif not passages:
-            said = _say_whole(runtime, Said(DONT_KNOW))
+            said = _say_at_once(runtime, Said(DONT_KNOW))
         elif parts.options.quote and parts.embedder is not None:
             with walk.watch.measure("read"):
                 said = quote(generation, state["heard"], passages, parts.embedder)
-            said = _say_whole(runtime, said)
+            said = _say_at_once(runtime, said)
         else:
             with walk.watch.measure("read"):
                 generation.extend(looked_up(user_turn(state["heard"]), passages))
-            said = _write(walk, runtime, Said("", _sources(passages)))
+            said = _write_sentences(walk, runtime, Said("", _sources(passages)))
         walk.watch.timings["prefilled_tokens"] = generation.prefilled
     finally:
         generation.close()
@@ -141,7 +141,7 @@ def answer(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
 
 
 def remember(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """Keep the finished turn; from here on it survives a crash."""
+    """Write the finished turn to the record; from here on it survives a crash."""
     said, decision = state["said"], state.get("decision")
     # The list is the recogniser's, whatever skills made of it: a record is what everything else is rebuilt from.
     details: dict[str, Any] = {
@@ -161,7 +161,7 @@ def remember(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
     return {}
 
 
-def _typed(text: str) -> Transcript:
+def _typed_transcript(text: str) -> Transcript:
     if not text:
         return Transcript.nothing("nothing was typed", 0)
     return Transcript((Hypothesis(text, 0.0, 1),), "", 0.0, 0.0)
@@ -177,22 +177,22 @@ def _prompt(parts: Parts, state: TurnState) -> list[Message]:
 
 def _search(parts: Parts, state: TurnState) -> tuple[Passage, ...]:
     assert parts.knowledge is not None, "decide asks before"
-    heard, before = state["heard"], parts.record.history(state["thread_id"], parts.options.history)
+    heard, history = state["heard"], parts.record.history(state["thread_id"], parts.options.history)
     query = Query.of(
         [hypothesis.text for hypothesis in heard.hypotheses],
         heard.posteriors(),
-        history=[text for episode in before for text in (episode.heard, episode.said)],
+        history=[text for episode in history for text in (episode.heard, episode.said)],
     )
     return tuple(as_query_knowledge(parts.knowledge).search_query(query, parts.options.passages))
 
 
-def _write(walk: Walk, runtime: Runtime[Walk], said: Said) -> Said:
+def _write_sentences(walk: Walk, runtime: Runtime[Walk], said: Said) -> Said:
     """Say sentences as the model writes them; stop where it begins to repeat itself, as small models do."""
     assert walk.generation is not None
     written: list[str] = []
     with walk.watch.measure("write"):
         for sentence in sentences(walk.generation.stream(walk.parts.options.max_tokens)):
-            _check(walk)
+            _raise_if_cancelled(walk)
             if sentence in written:
                 break
             walk.watch.mark("first_sentence")
@@ -202,11 +202,11 @@ def _write(walk: Walk, runtime: Runtime[Walk], said: Said) -> Said:
                 break
     text = " ".join(written)
     if not text:
-        return _say_whole(runtime, Said(DONT_KNOW))
+        return _say_at_once(runtime, Said(DONT_KNOW))
     return Said(text, () if _is_dont_know(text) else said.sources)
 
 
-def _say_whole(runtime: Runtime[Walk], said: Said) -> Said:
+def _say_at_once(runtime: Runtime[Walk], said: Said) -> Said:
     runtime.stream_writer(Saying(said.text))
     return said
 
@@ -219,6 +219,6 @@ def _sources(passages: Sequence[Passage]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(passage.source for passage in passages))
 
 
-def _check(walk: Walk) -> None:
+def _raise_if_cancelled(walk: Walk) -> None:
     if walk.cancelled.is_set():
         raise TurnCancelled("The turn was cancelled", stage="answer")

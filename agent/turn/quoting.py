@@ -33,7 +33,7 @@ class ScoringGeneration(Generation, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QuoteOptions:
-    """How a sentence is chosen.
+    """Options for choosing the sentence to quote.
 
     Attributes:
         candidates: How many of the sentences nearest in meaning the language model compares.
@@ -66,44 +66,48 @@ def quote(
     embedder: Embedder,
     options: QuoteOptions | None = None,
 ) -> Said:
-    """The sentence of the passages that answers the question.
+    """Quote the sentence of the passages that answers the question, or say that none does.
 
     Args:
         generation: Begun with the question; reads the passages if it has to compare sentences.
         heard: The question.
         passages: Best first, at least one.
         embedder: Compares question and sentences.
-        options: How to choose.
+        options: How the sentence is chosen.
     """
     options = options or QuoteOptions()
-    found = [(passage, sentence) for passage in passages for sentence in prose(passage.text)]
-    if not found:
+    quotable = [(passage, sentence) for passage in passages for sentence in prose(passage.text)]
+    if not quotable:
         return Said(DONT_KNOW)
-    asked = embedder.embed([heard.text], kind="query")[0]
+    query_vector = embedder.embed([heard.text], kind="query")[0]
     # Under its headings a sentence such as "It opens at 9." says what it is about.
-    told = embedder.embed([_in_context(passage, sentence) for passage, sentence in found], kind="passage")
-    scores = told @ asked
-    best = np.argsort(-scores, kind="stable")[: options.candidates]
-    best = best[scores[best] >= options.threshold]
-    if not len(best):
+    sentence_vectors = embedder.embed(
+        [_in_context(passage, sentence) for passage, sentence in quotable], kind="passage"
+    )
+    scores = sentence_vectors @ query_vector
+    shortlist = np.argsort(-scores, kind="stable")[: options.candidates]
+    shortlist = shortlist[scores[shortlist] >= options.threshold]
+    if not len(shortlist):
         return Said(DONT_KNOW)
-    if len(best) > 1 and isinstance(generation, ScoringGeneration):
+    if len(shortlist) > 1 and isinstance(generation, ScoringGeneration):
         generation.extend(looked_up(user_turn(heard), passages))
-        scores[best] += options.likelihood_weight * np.array(generation.score([found[i][1] for i in best]))
-    top = best[np.argmax(scores[best])]
-    passage = found[top][0]
-    said = [i for i in sorted(best) if found[i][0] is passage and scores[i] >= scores[top] - options.tie]
-    return Said(" ".join(found[i][1] for i in said), (passage.source,))
+        scores[shortlist] += options.likelihood_weight * np.array(generation.score([quotable[i][1] for i in shortlist]))
+    top = shortlist[np.argmax(scores[shortlist])]
+    passage = quotable[top][0]
+    quoted = [i for i in sorted(shortlist) if quotable[i][0] is passage and scores[i] >= scores[top] - options.tie]
+    return Said(" ".join(quotable[i][1] for i in quoted), (passage.source,))
 
 
 def _in_context(passage: Passage, sentence: str) -> str:
     return f"{passage.breadcrumb}. {sentence}" if passage.breadcrumb else sentence
 
 
-_MARKS = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")
+_LIST_MARKER = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")
 
 
 def prose(text: str) -> list[str]:
-    """The sentences of a passage, without its headings and the marks of its lists."""
-    lines = [_MARKS.sub("", line) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    """Split a passage into sentences, without its headings and list markers."""
+    lines = [
+        _LIST_MARKER.sub("", line) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     return list(sentences(["\n".join(lines)]))

@@ -1,4 +1,4 @@
-"""What one turn knows: in the graph's state its words, scores and ids, in its context sound, models and threads."""
+"""The state of a turn: words, scores and ids in the graph's state; audio, models and threads in its context."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TurnState(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """How answers are made.
+    """Options for answering.
 
     Attributes:
         n_best: Hypotheses asked of the recogniser.

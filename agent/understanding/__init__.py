@@ -1,1 +1,1 @@
-"""What somebody wants, read from the whole N-best list: commands, intents, keywords, whether it was meant; skills."""
+"""Understanding of a whole N-best list: commands, intents, keywords, directed speech, and the skills that use them."""

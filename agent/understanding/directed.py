@@ -1,4 +1,4 @@
-"""Was that said to me? How a sentence is worded, whether the assistant was called, and whether it is a command."""
+"""Detection of speech directed at the assistant, by its wording, a wake phrase or a command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Wording:
 
     @classmethod
     def shipped(cls) -> Self:
-        """The one that comes with the package; its card is beside it in `agent/data`."""
+        """Load the model that comes with the package; its card is beside it in `agent/data`."""
         with resources.as_file(resources.files("vivavoce.agent") / "data" / "directed.json") as file:
             return cls.load(file)
 
@@ -116,6 +116,6 @@ class DirectedSpeech:
 
 
 def wording_signs(text: str) -> set[str]:
-    """Its words, and how it begins."""
+    """Return the features of a text: its words, its first word and its first two words."""
     words = normalizer()(text).split()
     return {*words, *(f"^{' '.join(words[:n])}" for n in (1, 2) if len(words) >= n)}

@@ -1,4 +1,4 @@
-"""What commands there are: a grammar, read from a file, as a small graph of steps."""
+"""Grammars of commands, read from a file into a small acyclic graph of steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """All commands, as the smallest graph without circles whose paths they are.
+    """All commands, as the paths of a minimal directed acyclic graph.
 
     Attributes:
         roots: The node where each intent's commands begin.
@@ -52,15 +52,15 @@ class Grammar:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise _wrong(f"cannot read the grammar {path}: {error}") from error
+            raise _grammar_error(f"cannot read the grammar {path}: {error}") from error
         if path.suffix in (".yaml", ".yml"):
             return cls.from_yaml(text, name=path.name)
         if path.suffix != ".json":
-            raise _wrong(f"{path} is no grammar: give a Rhino context (.yaml) or value lists (.json)")
+            raise _grammar_error(f"{path} is no grammar: give a Rhino context (.yaml) or value lists (.json)")
         try:
             return cls.from_values(json.loads(text))
         except ValueError as error:
-            raise _wrong(f"{path.name} is no JSON: {error}") from error
+            raise _grammar_error(f"{path.name} is no JSON: {error}") from error
 
     @classmethod
     def from_values(cls, values: Mapping[str, Mapping[str, Sequence[str]]]) -> Grammar:
@@ -100,11 +100,11 @@ class Grammar:
         try:
             tree = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.YAMLError as error:
-            raise _wrong(f"{name} is no YAML: {' '.join(str(error).split())}") from error
+            raise _grammar_error(f"{name} is no YAML: {' '.join(str(error).split())}") from error
         context = _children(tree, name).get("context", tree)
         parts = _children(context, name)
         if "expressions" not in parts:
-            raise _wrong(f"{name}: there are no expressions; write them under context: expressions: intent:")
+            raise _grammar_error(f"{name}: there are no expressions; write them under context: expressions: intent:")
         types = {
             key: tuple(line for _, line in _lines(node, name))
             for key, node in _children(parts.get("slots"), name).items()
@@ -116,22 +116,22 @@ class Grammar:
             parsed = [_Expression(types, macros, name, line).parse(said) for line, said in _lines(node, name)]
             roots[intent] = build.union(build.sequence(sequence, build.end) for sequence in parsed)
         if not roots:
-            raise _wrong(f"{name}: there is no intent under expressions")
+            raise _grammar_error(f"{name}: there is no intent under expressions")
         return build.grammar(roots)
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Every different step."""
+        """Every distinct step of the graph."""
         return tuple(dict.fromkeys(step for edges in self.edges for step, _ in edges))
 
     @property
     def values(self) -> dict[str, tuple[str, ...]]:
-        """What each slot may hold."""
-        found: dict[str, dict[str, None]] = {}
+        """The values that each slot may take, by slot."""
+        values: dict[str, dict[str, None]] = {}
         for step in self.steps:
             if step.slot:
-                found.setdefault(step.slot, {}).update(dict.fromkeys(step.phrases))
-        return {slot: tuple(values) for slot, values in found.items()}
+                values.setdefault(step.slot, {}).update(dict.fromkeys(step.phrases))
+        return {slot: tuple(phrases) for slot, phrases in values.items()}
 
 
 _Sequence: TypeAlias = "list[Step | list[_Sequence]]"
@@ -139,7 +139,7 @@ _Sequence: TypeAlias = "list[Step | list[_Sequence]]"
 
 
 class _Builder:
-    """Makes nodes, each only once: two that allow the same continuations are the same node."""
+    """Builds a minimal graph: nodes that allow the same continuations are one node."""
 
     def __init__(self) -> None:
         self._ids: dict[tuple[frozenset[tuple[Step, int]], bool], int] = {}
@@ -156,36 +156,36 @@ class _Builder:
         return self._ids[key]
 
     def union(self, nodes: Iterable[int]) -> int:
-        """The node that goes on as any of `nodes` does."""
+        """Return the node whose continuations are those of all `nodes`."""
         different = sorted(set(nodes))
         if len(different) == 1:
             return different[0]
         leading: dict[Step, list[int]] = {}
         for node in different:
-            for step, there in self._edges[node].items():
-                leading.setdefault(step, []).append(there)
-        merged = {step: self.union(there) for step, there in leading.items()}
+            for step, target in self._edges[node].items():
+                leading.setdefault(step, []).append(target)
+        merged = {step: self.union(target) for step, target in leading.items()}
         return self.node(merged, end=any(self._ends[node] for node in different))
 
-    def sequence(self, items: _Sequence, then: int) -> int:
+    def sequence(self, items: _Sequence, following: int) -> int:
         for item in reversed(items):
             if isinstance(item, Step):
-                then = self.node({item: then})
+                following = self.node({item: following})
             else:
-                then = self.union([self.sequence(choice, then) for choice in item])
-        return then
+                following = self.union([self.sequence(choice, following) for choice in item])
+        return following
 
     def grammar(self, roots: Mapping[str, int], *, loose: bool = False) -> Grammar:
-        """The nodes that can be reached, numbered anew in the same order."""
-        reached, ahead = set(), list(roots.values())
-        while ahead:
-            node = ahead.pop()
+        """Return the grammar of all reachable nodes, renumbered in the same order."""
+        reached, pending = set(), list(roots.values())
+        while pending:
+            node = pending.pop()
             if node not in reached:
                 reached.add(node)
-                ahead += self._edges[node].values()
-        number = {node: place for place, node in enumerate(sorted(reached))}
+                pending += self._edges[node].values()
+        number = {node: index for index, node in enumerate(sorted(reached))}
         edges = tuple(
-            tuple((step, number[there]) for step, there in self._edges[node].items()) for node in sorted(reached)
+            tuple((step, number[target]) for step, target in self._edges[node].items()) for node in sorted(reached)
         )
         ends = frozenset(number[node] for node in reached if self._ends[node])
         return Grammar({intent: number[node] for intent, node in roots.items()}, edges, ends, loose)
@@ -195,7 +195,7 @@ _TOKEN = re.compile(r"\s*([\[\](),]|\$[\w.]*(?::\w+)?|@\w*|[^\s\[\](),$@]+)")
 
 
 class _Expression:
-    """Reads one expression by recursive descent."""
+    """A recursive-descent parser of one expression."""
 
     def __init__(
         self,
@@ -220,16 +220,16 @@ class _Expression:
 
     def _sequence(self) -> _Sequence:
         items: _Sequence = []
-        said: list[str] = []
+        words: list[str] = []
         while self._tokens and self._tokens[-1] not in ("]", ")", ","):
             token = self._tokens.pop()
             if token[0] not in "[($@":
-                said.append(token)
+                words.append(token)
                 continue
-            items += _phrase(said)
-            said = []
+            items += _phrase(words)
+            words = []
             items.append(self._item(token))
-        return items + _phrase(said)
+        return items + _phrase(words)
 
     def _item(self, token: str) -> Step | list[_Sequence]:
         if token == "[":
@@ -268,21 +268,21 @@ class _Expression:
         inside = (*self._inside, macro)
         return _alternatives(
             [
-                _Expression(self._types, self._macros, self._name, line, inside).parse(said)
-                for line, said in self._macros[macro]
+                _Expression(self._types, self._macros, self._name, line, inside).parse(words)
+                for line, words in self._macros[macro]
             ]
         )
 
     def _error(self, message: str) -> ConfigError:
-        return _wrong(f"{self._name}, line {self._line}: {message}")
+        return _grammar_error(f"{self._name}, line {self._line}: {message}")
 
 
-def _phrase(said: list[str]) -> _Sequence:
-    return [Step((" ".join(said),))] if said else []
+def _phrase(words: list[str]) -> _Sequence:
+    return [Step((" ".join(words),))] if words else []
 
 
 def _alternatives(choices: list[_Sequence]) -> Step | list[_Sequence]:
-    """Alternatives that are only words are one step: it keeps the graph small."""
+    """Merge alternatives that are only words into one step, which keeps the graph small."""
     plain = [choice[0] for choice in choices if len(choice) == 1]
     words = [step for step in plain if isinstance(step, Step) and not step.slot]
     if len(words) < len(choices):
@@ -295,7 +295,7 @@ def _children(node: Any, name: str) -> dict[str, Any]:
     if node is None or node.value == "":
         return {}
     if node.id != "mapping":
-        raise _wrong(
+        raise _grammar_error(
             f"{name}, line {node.start_mark.line + 1}: expected keys such as `context:` here, not {node.value!r}"
         )
     return {str(key.value): value for key, value in node.value}
@@ -304,25 +304,29 @@ def _children(node: Any, name: str) -> dict[str, Any]:
 def _lines(node: Any, name: str) -> Iterator[tuple[int, str]]:
     """A YAML list of strings with their line numbers."""
     if node.id != "sequence":
-        raise _wrong(f"{name}, line {node.start_mark.line + 1}: expected a list here; begin each line with a dash")
+        raise _grammar_error(
+            f"{name}, line {node.start_mark.line + 1}: expected a list here; begin each line with a dash"
+        )
     for item in node.value:
         if item.id != "scalar":
             line = item.start_mark.line + 1
-            raise _wrong(f'{name}, line {line}: expected text here; put an expression that begins with [ into "quotes"')
+            raise _grammar_error(
+                f'{name}, line {line}: expected text here; put an expression that begins with [ into "quotes"'
+            )
         yield item.start_mark.line + 1, str(item.value)
 
 
 def _mapping(value: Any, message: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not value:
-        raise _wrong(f"{message}, not {value!r}")
+        raise _grammar_error(f"{message}, not {value!r}")
     return value
 
 
-def _values(values: Any, what: str) -> tuple[str, ...]:
+def _values(values: Any, subject: str) -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or not values or not all(isinstance(v, str) and v.strip() for v in values):
-        raise _wrong(f"the {what} needs a list of texts, not {values!r}")
+        raise _grammar_error(f"the {subject} needs a list of texts, not {values!r}")
     return tuple(dict.fromkeys(values))
 
 
-def _wrong(message: str) -> ConfigError:
+def _grammar_error(message: str) -> ConfigError:
     return ConfigError(message, stage="grammar")

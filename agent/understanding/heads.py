@@ -1,4 +1,4 @@
-"""Closed-form classifiers over vectors, and how two of them are mixed."""
+"""Closed-form classifiers over feature vectors, and the mixture of two classifiers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHRINKAGES = tuple(float(x) for x in np.geomspace(0.003, 1.0, 12))
-"""Ridge penalties that are tried; a text's kernel with itself is 1."""
+"""Candidate ridge penalties; a text's kernel with itself is 1."""
 _SHARPNESSES = tuple(float(x) for x in np.geomspace(0.5, 16.0, 31))
 LEAST_PROBABILITY = 1e-9
 """Added to a probability before its logarithm is taken."""
 _WIDTH = 1.0
 """Of the Gaussian kernel, for rows of length 1."""
 CHUNK = 256
-"""Texts that are read between two reports of progress."""
+"""Texts of one batch, after which progress is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What somebody wants.
+    """A predicted intent with its calibrated probability.
 
     Attributes:
         intent: The likeliest label; "" if nothing was said.
@@ -35,7 +35,7 @@ class Prediction:
 
     @property
     def margin(self) -> float:
-        """How far the likeliest label lies above the second."""
+        """Difference in probability between the likeliest label and the second."""
         return self.probability - (self.ranked[1][1] if len(self.ranked) > 1 else 0.0)
 
 
@@ -43,7 +43,7 @@ class Prediction:
 class LabelHead:
     """A classifier of features: least squares on ±1 labels over a Gaussian kernel, fitted in closed form.
 
-    All that can be tuned is tuned by leave-one-out, which costs no second fit (Rifkin & Lippert 2007, "Notes on
+    The hyperparameters are tuned by leave-one-out, which costs no second fit (Rifkin & Lippert 2007, "Notes on
     regularized least squares"): the penalty by accuracy, and how sharp the softmax is by likelihood.
 
     Attributes:
@@ -54,9 +54,9 @@ class LabelHead:
         rows: Training texts, scaled so that each has length 1; float32, shape (n, dim).
         weights: Of the training texts in the score of each label; float32, shape (n, labels).
         sharpness: Scores are multiplied by it before the softmax.
-        shrinkage: The penalty that was taken.
-        left_out: Accuracy on training texts while they were left out.
-        left_out_scores: Of training texts while they were left out, shape (n, labels); None once it is loaded.
+        shrinkage: The chosen ridge penalty.
+        left_out: Leave-one-out accuracy on the training texts.
+        left_out_scores: Leave-one-out scores of the training texts, shape (n, labels); None once it is loaded.
     """
 
     labels: tuple[str, ...]
@@ -93,24 +93,24 @@ class LabelHead:
         mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
         shares = tuple(shares or [1 / len(blocks)] * len(blocks))
         # In half precision, as they are saved: what is loaded then gives what was fitted.
-        rows = _even((features - mean) / scale, blocks, shares).astype(np.float16).astype(np.float32)
+        rows = _scaled_blocks((features - mean) / scale, blocks, shares).astype(np.float16).astype(np.float32)
         targets = np.where(places[:, None] == np.arange(len(names)), 1.0, -1.0)
         values, vectors = np.linalg.eigh(_kernel(rows, rows))
-        turned = vectors.T @ targets
-        tried = [
+        projected = vectors.T @ targets
+        trials = [
             (float((scores.argmax(axis=1) == places).mean()), penalty, scores, dual)
             for penalty in ((shrinkage,) if shrinkage is not None else _SHRINKAGES)
-            for scores, dual in (_left_out(values, vectors, turned, targets, penalty),)
+            for scores, dual in (_leave_one_out(values, vectors, projected, targets, penalty),)
         ]
-        left_out, penalty, scores, dual = max(tried, key=lambda trial: trial[:2])  # of equals the strongest
-        often = np.bincount(places)[places] > 1  # the only example of a label is always wrong when it is left out
-        sharpness = _sharpness(scores[often], places[often])
+        left_out, penalty, scores, dual = max(trials, key=lambda trial: trial[:2])  # of equals the strongest
+        repeated = np.bincount(places)[places] > 1  # the only example of a label is always wrong when it is left out
+        sharpness = _sharpness(scores[repeated], places[repeated])
         return cls(names, mean, scale, shares, rows, dual.astype(np.float32), sharpness, penalty, left_out, scores)
 
     def probabilities(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """Probability of each label: shape (n, labels)."""
         features = np.concatenate(blocks, axis=1).astype(np.float32)
-        rows = _even((features - self.mean) / self.scale, blocks, self.shares)
+        rows = _scaled_blocks((features - self.mean) / self.scale, blocks, self.shares)
         return softmax_rows(self.sharpness * (_kernel(rows, self.rows) @ self.weights.astype(np.float64)))
 
 
@@ -131,16 +131,16 @@ class Mixture:
 
     @classmethod
     def fit(cls, head: NDArray[np.float64], tuned: NDArray[np.float64], places: NDArray[np.int_]) -> Mixture:
-        """The sharpness under which labels are likeliest.
+        """Fit the sharpness by maximum likelihood of the left-out labels.
 
         Args:
             head: Log-probabilities of each label for each text that was left out, shape (n, labels).
             tuned: The same of the encoders.
             places: Of the labels, shape (n,).
         """
-        often = np.bincount(places)[places] > 1  # nobody can know the only example of a label
+        repeated = np.bincount(places)[places] > 1  # nobody can know the only example of a label
         mixed = (head + tuned) / 2
-        sharpness = _sharpness(mixed[often], places[often])
+        sharpness = _sharpness(mixed[repeated], places[repeated])
         return cls(sharpness, float((mixed.argmax(axis=1) == places).mean()))
 
     def probabilities(self, head: NDArray[np.float64], tuned: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -149,16 +149,16 @@ class Mixture:
 
 
 def prediction(labels: Sequence[str], probabilities: NDArray[np.float64]) -> Prediction:
-    """Labels with their probabilities, shape (labels,), the likeliest first."""
+    """Rank labels by their probabilities, shape (labels,)."""
     order = np.argsort(-probabilities, kind="stable")
     ranked = tuple((labels[place], float(probabilities[place])) for place in order)
     return Prediction(*ranked[0], ranked)
 
 
-def _even(
+def _scaled_blocks(
     features: NDArray[np.float32], blocks: Sequence[NDArray[np.float32]], shares: Sequence[float]
 ) -> NDArray[np.float32]:
-    """Every block of every row scaled to the root of its share, so that a row has length 1."""
+    """Scale every block of a row to the square root of its share, so that the row has length 1."""
     parts = np.split(features, np.cumsum([block.shape[1] for block in blocks])[:-1], axis=1)
     even = [
         part * (np.sqrt(share) / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6))
@@ -167,21 +167,21 @@ def _even(
     return np.asarray(np.concatenate(even, axis=1), np.float32)
 
 
-def _kernel(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
-    """exp(-width |x - y|²) of rows of length 1: shape (rows, others)."""
-    return np.asarray(np.exp(2 * _WIDTH * (np.clip(rows @ others.T, -1.0, 1.0).astype(np.float64) - 1.0)))
+def _kernel(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Gaussian kernel exp(-width |x - y|²) between rows of length 1: shape (rows, columns)."""
+    return np.asarray(np.exp(2 * _WIDTH * (np.clip(rows @ columns.T, -1.0, 1.0).astype(np.float64) - 1.0)))
 
 
-def _left_out(
+def _leave_one_out(
     values: NDArray[np.float64],
     vectors: NDArray[np.float64],
-    turned: NDArray[np.float64],
+    projected: NDArray[np.float64],
     targets: NDArray[np.float64],
     penalty: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores of each text by the fit without it, and the dual weights of the fit with all; both (n, labels)."""
+    """Leave-one-out scores of each text, and the dual weights of the fit with all texts; both (n, labels)."""
     inverse = 1 / (np.maximum(values, 0.0) + penalty)
-    dual = vectors @ (inverse[:, None] * turned)
+    dual = vectors @ (inverse[:, None] * projected)
     return targets - dual / (np.square(vectors) @ inverse)[:, None], dual
 
 
@@ -192,11 +192,11 @@ def _sharpness(scores: NDArray[np.float64], places: NDArray[np.int_]) -> float:
     """
     if not len(scores):  # one example of each label: there is nothing to fit it to
         return 4.0
-    wanted = np.full(scores.shape, 1 / (len(scores) + 2) / (scores.shape[1] - 1))
-    wanted[np.arange(len(places)), places] = (len(scores) + 1) / (len(scores) + 2)
+    targets = np.full(scores.shape, 1 / (len(scores) + 2) / (scores.shape[1] - 1))
+    targets[np.arange(len(places)), places] = (len(scores) + 1) / (len(scores) + 2)
 
     def likelihood(sharpness: float) -> float:
-        return float((wanted * np.log(softmax_rows(sharpness * scores) + 1e-12)).sum())
+        return float((targets * np.log(softmax_rows(sharpness * scores) + 1e-12)).sum())
 
     return max(_SHARPNESSES, key=likelihood)
 

@@ -1,4 +1,4 @@
-"""What somebody wants: a label for a text, or for everything that a recogniser may have heard.
+"""Intent classification: a label for a text, or for a whole list of hypotheses.
 
 classifier = IntentClassifier([StateReader(chat)]).fit(["book a table", "we need a taxi"], ["table", "taxi"])
 classifier.predict(transcript).intent
@@ -34,15 +34,15 @@ _STAGE = "intents"
 
 @dataclass(frozen=True, slots=True)
 class IntentOptions:
-    """How the label head is fitted.
+    """Options for fitting an `IntentClassifier`.
 
     Attributes:
         shrinkage: Ridge penalty, where a text's kernel with itself is 1; None takes the one that leave-one-out likes
             best.
-        plain: Whether texts are read in lower case and without marks, as most recognisers write them.
+        plain: Whether texts are read in lower case and without punctuation, as most recognisers write them.
         tuned_from: From how many examples on an encoder, if the classifier has one, is fine-tuned too. Fewer are better
             off with the closed form alone.
-        tuning: How it is.
+        tuning: Options of the fine-tuning.
     """
 
     shrinkage: float | None = None
@@ -56,7 +56,7 @@ class IntentOptions:
 
 
 class IntentClassifier:
-    """A label head on what frozen models see in a text; from a few examples a label to thousands.
+    """A label head over features of frozen models, for a few to thousands of examples a label.
 
     Where examples are many, copies of a sentence encoder are fine-tuned to the labels, and mixed in.
 
@@ -71,14 +71,14 @@ class IntentClassifier:
         options: IntentOptions | None = None,
         device: Device = "auto",
     ) -> None:
-        """Make one that knows no label yet.
+        """Make a classifier that is not fitted yet.
 
         Args:
             readers: Where features come from. ``open_readers()`` gives the language model's states and the embedder's
                 vectors, which together beat either.
             encoder: Folder of a sentence-transformers model, of which copies are fine-tuned if there are
                 ``IntentOptions.tuned_from`` examples; None leaves that out.
-            options: How all is fitted.
+            options: How the head is fitted and the encoders are tuned.
             device: Where the copies run.
         """
         if not readers:
@@ -92,10 +92,10 @@ class IntentClassifier:
 
     @property
     def head(self) -> LabelHead:
-        """What was fitted.
+        """The fitted head.
 
         Raises:
-            ConfigError: If nothing was.
+            ConfigError: If nothing is fitted yet.
         """
         if self._head is None:
             raise ConfigError("this IntentClassifier has learned nothing: fit it, or load a fitted one", stage=_STAGE)
@@ -108,12 +108,12 @@ class IntentClassifier:
 
     @property
     def left_out(self) -> float:
-        """Accuracy on training texts, each judged by what did not learn from it."""
+        """Held-out accuracy: each training text is classified by a model that was not fitted to it."""
         return self._tuned[1].left_out if self._tuned else self.head.left_out
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All labels that it can give, sorted."""
+        """All labels of the fitted classifier, sorted."""
         return self.head.labels
 
     def fit(
@@ -137,7 +137,7 @@ class IntentClassifier:
             ConfigError: If there are not two labels, an item says nothing, the numbers differ, or the checkpoint is
                 damaged or of another run.
         """
-        lists = [self._weighed(item) for item in items]
+        lists = [self._weighted_texts(item) for item in items]
         if len(items) != len(labels) or len(set(labels)) < 2:
             raise ConfigError(
                 f"{len(items)} items and {len(labels)} labels, {len(set(labels))} of them different: "
@@ -166,18 +166,18 @@ class IntentClassifier:
         resume: str | Path | None,
         progress: Progress | None,
     ) -> tuple[TunedEncoders, Mixture]:
-        """Fine-tuned encoders, and how much they say beside a head that was just fitted."""
+        """Fine-tune encoders, and fit their mixture with a head that was just fitted."""
         assert head.left_out_scores is not None
-        number = {label: place for place, label in enumerate(head.labels)}
-        places = np.array([number[label] for label in labels])
+        label_index = {label: place for place, label in enumerate(head.labels)}
+        places = np.array([label_index[label] for label in labels])
         tuned = TunedEncoders(encoder, len(head.labels), device=self._device)
         folder = None if resume is None else Path(resume)
         left_out = tuned.fit(lists, places, self.options.tuning, resume=folder, progress=progress)
-        alone = np.log(softmax_rows(head.sharpness * head.left_out_scores) + LEAST_PROBABILITY)
-        return tuned, Mixture.fit(alone, left_out, places)
+        head_log_probabilities = np.log(softmax_rows(head.sharpness * head.left_out_scores) + LEAST_PROBABILITY)
+        return tuned, Mixture.fit(head_log_probabilities, left_out, places)
 
     def predict(self, heard: Heard) -> Prediction:
-        """What somebody wants who said one text, or one of several.
+        """Predict the intent of a text, a transcript or a list of hypotheses.
 
         Raises:
             ConfigError: If nothing was learned yet.
@@ -191,22 +191,24 @@ class IntentClassifier:
             ConfigError: If nothing was learned yet.
         """
         head = self.head
-        lists = [self._weighed(item) for item in items]
+        lists = [self._weighted_texts(item) for item in items]
         texts = [text for hypotheses in lists for text in hypotheses]
         mixed = np.zeros((len(items), len(head.labels)))
         if texts:
-            each = head.probabilities(self._read(texts, progress)[0])
+            text_probabilities = head.probabilities(self._read(texts, progress)[0])
             if self._tuned:
                 tuned, mixture = self._tuned
-                each = mixture.probabilities(np.log(each + LEAST_PROBABILITY), tuned.log_probabilities(texts))
-            mixed = _averaged(each, lists)
+                text_probabilities = mixture.probabilities(
+                    np.log(text_probabilities + LEAST_PROBABILITY), tuned.log_probabilities(texts)
+                )
+            mixed = _averaged(text_probabilities, lists)
         return [
             prediction(head.labels, row) if hypotheses else Prediction("", 0.0)
             for row, hypotheses in zip(mixed, lists, strict=True)
         ]
 
     def save(self, folder: str | Path) -> Path:
-        """Write what was learned: JSON and safetensors; the models that read are named, not copied.
+        """Write the fitted classifier as JSON and safetensors; the readers' models are named, not copied.
 
         The checkpoint that `fit` has left, if any, is removed: the run has ended.
 
@@ -276,8 +278,8 @@ class IntentClassifier:
                 shrinkage=float(card["shrinkage"]),
                 left_out=float(card["left_out"]),
             )
-            said, names, tuned = dict(card["options"]), list(card["readers"]), card.get("tuned")
-            options = IntentOptions(**{**said, "tuning": TuningOptions(**said["tuning"])})
+            saved, names, tuned = dict(card["options"]), list(card["readers"]), card.get("tuned")
+            options = IntentOptions(**{**saved, "tuning": TuningOptions(**saved["tuning"])})
             weights = load_file(Path(folder) / "tuned.safetensors") if tuned else {}
             mixture = Mixture(**tuned["mixture"]) if tuned else None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -315,8 +317,8 @@ class IntentClassifier:
             classifier._tuned = encoders, mixture
         return classifier
 
-    def _weighed(self, heard: Heard) -> dict[str, float]:
-        """Texts as they are read, with weights that sum to 1; empty if nothing was said."""
+    def _weighted_texts(self, heard: Heard) -> dict[str, float]:
+        """Normalised texts with weights that sum to 1; empty if there are no words."""
         texts: dict[str, float] = {}
         for text, weight in readings(heard):
             text = plainly(text) if self.options.plain else text.strip()
@@ -326,25 +328,25 @@ class IntentClassifier:
         return {text: weight / total for text, weight in texts.items()}
 
     def _read(self, texts: Sequence[str], progress: Progress | None) -> tuple[list[NDArray[np.float32]], list[float]]:
-        """Features of texts, one block after the other, and their shares; a text that occurs twice is read once."""
-        own = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        """Blocks of features of texts, and the blocks' shares; each distinct text is read once."""
+        distinct = dict.fromkeys(texts)
         # Sorted by length before they are cut into chunks: little of a batch is then padding.
-        order = sorted(own, key=len)
+        order = sorted(distinct, key=len)
         parts = []
         for start in range(0, len(order), CHUNK):
             chunk = order[start : start + CHUNK]
-            read = [reader.read(chunk) for reader in self._readers]
-            parts.append([block for blocks in read for block in blocks])
+            blocks_by_reader = [reader.read(chunk) for reader in self._readers]
+            parts.append([block for blocks in blocks_by_reader for block in blocks])
             if progress is not None:
                 progress(start + len(chunk), len(order), "reading texts")
-        place = {text: row for row, text in enumerate(order)}
-        rows = [place[text] for text in texts]
-        shares = [1 / len(read) / len(blocks) for blocks in read for _ in blocks]
+        row_of = {text: row for row, text in enumerate(order)}
+        rows = [row_of[text] for text in texts]
+        shares = [1 / len(blocks_by_reader) / len(blocks) for blocks in blocks_by_reader for _ in blocks]
         return [np.concatenate(blocks)[rows] for blocks in zip(*parts, strict=True)], shares
 
 
 def plainly(text: str) -> str:
-    """A text in lower case, without marks, and without the signs that recognisers write for words they do not know.
+    """Lower-case a text, and remove punctuation and the tokens that recognisers write for unknown words.
 
     Example:
         >>> plainly("What 's the <unk> weather, please?")
@@ -356,7 +358,7 @@ def plainly(text: str) -> str:
 
 
 def readings(heard: Heard) -> Iterator[tuple[str, float]]:
-    """What may have been said, with weights, which need not sum to 1."""
+    """Yield the hypotheses with their weights, which need not sum to 1."""
     if isinstance(heard, str):
         yield heard, 1.0
     elif isinstance(heard, Transcript):
@@ -367,7 +369,7 @@ def readings(heard: Heard) -> Iterator[tuple[str, float]]:
 
 
 def _averaged(rows: NDArray[Any], lists: Sequence[Mapping[str, float]]) -> NDArray[Any]:
-    """Rows of hypotheses, summed by weight into one row for each list."""
+    """Sum the rows of hypotheses by weight into one row for each list."""
     out = np.zeros((len(lists), rows.shape[1]), rows.dtype)
     owners = [number for number, hypotheses in enumerate(lists) for _ in hypotheses]
     weights = np.array([weight for hypotheses in lists for weight in hypotheses.values()], rows.dtype)

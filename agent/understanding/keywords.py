@@ -25,7 +25,7 @@ KEYWORD_HEARING = WhisperOptions(
 
 @dataclass(frozen=True, slots=True)
 class KeywordOptions:
-    """How like it something must sound.
+    """Options for spotting keywords by their sound.
 
     Attributes:
         tolerance: Which share of a keyword's phonemes may be misheard at even odds that it was said.
@@ -77,7 +77,7 @@ class KeywordSpotter:
 
     Args:
         keywords: Words or phrases, in letters ("eight", not "8" is how people say it, but both are read).
-        options: How like it something must sound.
+        options: How closely the sound must match.
 
     Raises:
         ConfigError: If there are no keywords, two are the same, or one cannot be said.
@@ -97,7 +97,9 @@ class KeywordSpotter:
             first = self.keywords[self._sounds.index(sound)]
             if first != keyword or self.keywords.count(keyword) > 1:
                 raise ConfigError(f"the keywords {first!r} and {keyword!r} sound the same; keep one", stage="config")
-        self._even = np.array([self.options.tolerance * omissions()[list(sound)].sum() for sound in self._sounds])
+        self._tolerated_cost = np.array(
+            [self.options.tolerance * omissions()[list(sound)].sum() for sound in self._sounds]
+        )
 
     @property
     def prompt(self) -> str:
@@ -106,47 +108,47 @@ class KeywordSpotter:
 
     def spot(self, heard: Transcript | str) -> tuple[Detection, ...]:
         """The keywords that reach the threshold, most probable first."""
-        return tuple(found for found in self.ranked(heard) if found.probability >= self.options.threshold)
+        return tuple(detection for detection in self.ranked(heard) if detection.probability >= self.options.threshold)
 
     def ranked(self, heard: Transcript | str) -> tuple[Detection, ...]:
         """Every keyword, most probable first; none if there are no words."""
-        said = _listed(heard)
-        weights = said.posteriors(self.options.temperature)
+        listed = _listed(heard)
+        weights = listed.posteriors(self.options.temperature)
         total = [0.0] * len(self.keywords)
         best: dict[int, tuple[float, Detection]] = {}
-        for number, (hypothesis, weight) in enumerate(zip(said.hypotheses, weights, strict=True)):
-            for keyword, (probability, start, end) in enumerate(self._in(hypothesis.text)):
+        for number, (hypothesis, weight) in enumerate(zip(listed.hypotheses, weights, strict=True)):
+            for keyword, (probability, start, end) in enumerate(self._match(hypothesis.text)):
                 total[keyword] += weight * probability
                 if keyword not in best or weight * probability > best[keyword][0]:
-                    found = Detection(self.keywords[keyword], 0.0, number, start, end)
-                    best[keyword] = (weight * probability, found)
+                    detection = Detection(self.keywords[keyword], 0.0, number, start, end)
+                    best[keyword] = (weight * probability, detection)
         summed = [replace(detection, probability=total[keyword]) for keyword, (_, detection) in best.items()]
         return tuple(sorted(summed, key=lambda detection: -detection.probability))
 
-    def _in(self, text: str) -> list[tuple[float, int, int]]:
-        """For each keyword the probability that the text says it, and where it does so best."""
+    def _match(self, text: str) -> list[tuple[float, int, int]]:
+        """For each keyword the probability that the text contains it, and the best span in characters."""
         words = pronounce(text)
         if not words:
             return []
-        row = [phoneme for word in words for phoneme in word.phonemes]
+        sounds = [phoneme for word in words for phoneme in word.phonemes]
         breaks = np.cumsum([0, *(len(word.phonemes) for word in words)])
-        cost = alignments(self._sounds, row, breaks[:-1])[:, :, breaks[1:]]
+        cost = alignments(self._sounds, sounds, breaks[:-1])[:, :, breaks[1:]]
         places = cost.reshape(len(cost), -1).argmin(axis=1)
         first, last = np.divmod(places, len(words))
-        nats = self.options.sharpness * (self._even - cost.reshape(len(cost), -1).min(axis=1))
+        nats = self.options.sharpness * (self._tolerated_cost - cost.reshape(len(cost), -1).min(axis=1))
         # Those whose words overlap exclude each other; that none was said has nats 0.
         rivals = (first[:, None] <= last[None]) & (first[None] <= last[:, None])
-        against = np.logaddexp(0.0, np.logaddexp.reduce(np.where(rivals, nats[None], -np.inf), axis=1))
-        sure = np.exp(nats - against)
+        log_partition = np.logaddexp(0.0, np.logaddexp.reduce(np.where(rivals, nats[None], -np.inf), axis=1))
+        probabilities = np.exp(nats - log_partition)
         return [
             (float(p), words[i].start, words[j].end)
-            for p, i, j in zip(sure, first.tolist(), last.tolist(), strict=True)
+            for p, i, j in zip(probabilities, first.tolist(), last.tolist(), strict=True)
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Whether an assistant was called.
+    """The result of listening for a wake phrase.
 
     Attributes:
         called: Whether the wake phrase was said.
@@ -161,11 +163,11 @@ class Wake:
 
 
 class WakePhrase:
-    """Waits to be called by its name.
+    """Detects a wake phrase, and cuts off what was said behind it.
 
     Args:
         phrase: Three syllables or more keep it from being heard by chance.
-        options: How like it something must sound.
+        options: How closely the sound must match.
 
     Raises:
         ConfigError: If the phrase cannot be said.
@@ -177,22 +179,24 @@ class WakePhrase:
 
     def listen(self, heard: Transcript | str) -> Wake:
         """Whether `heard` calls, and what it says behind the call."""
-        said = _listed(heard)
-        found = self._spotter.ranked(said)
-        probability = found[0].probability if found else 0.0
+        listed = _listed(heard)
+        ranked = self._spotter.ranked(listed)
+        probability = ranked[0].probability if ranked else 0.0
         if probability < self._spotter.options.threshold:
-            reason = said.reason or f"nobody said {self.phrase!r}"
-            return Wake(False, probability, Transcript.nothing(reason, said.duration, said.no_speech_prob))
-        rests = []
-        for hypothesis in said.hypotheses:
-            place = self._spotter.spot(hypothesis.text)
-            rest = hypothesis.text[place[0].end :].lstrip(" ,.!?;:-–—…") if place else ""
-            if pronounce(rest):
-                rests.append(replace(hypothesis, text=rest, words=()))
-        if not rests:
-            nothing = Transcript.nothing(f"nothing was said behind {self.phrase!r}", said.duration, said.no_speech_prob)
+            reason = listed.reason or f"nobody said {self.phrase!r}"
+            return Wake(False, probability, Transcript.nothing(reason, listed.duration, listed.no_speech_prob))
+        remainders = []
+        for hypothesis in listed.hypotheses:
+            detections = self._spotter.spot(hypothesis.text)
+            remainder = hypothesis.text[detections[0].end :].lstrip(" ,.!?;:-–—…") if detections else ""
+            if pronounce(remainder):
+                remainders.append(replace(hypothesis, text=remainder, words=()))
+        if not remainders:
+            nothing = Transcript.nothing(
+                f"nothing was said behind {self.phrase!r}", listed.duration, listed.no_speech_prob
+            )
             return Wake(True, probability, nothing)
-        return Wake(True, probability, replace(said, hypotheses=distinct(rests, language=said.language)))
+        return Wake(True, probability, replace(listed, hypotheses=distinct(remainders, language=listed.language)))
 
 
 def _listed(heard: Transcript | str) -> Transcript:

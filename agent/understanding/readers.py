@@ -1,4 +1,4 @@
-"""What an intent classifier sees of a text: its embedding, or hidden states of the language model."""
+"""Feature extractors of the intent classifier: sentence embeddings, and hidden states of the language model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class EmbeddingReader:
 
 @dataclass(frozen=True, slots=True)
 class StateOptions:
-    """How a language model reads a sentence, and which of its states are taken.
+    """The prompt in which a language model reads a sentence, and the hidden states that become features.
 
     The sentence stands in the prompt twice, because a causal model has seen the end of it only when it reads it again
     (echo embeddings, Springer et al. 2024, https://arxiv.org/abs/2402.15449). A request for one word follows, before
@@ -87,7 +87,7 @@ class StateOptions:
 
 
 class StateReader:
-    """Inner states of a language model that is loaded already; it stays as it is, and may go on answering."""
+    """Hidden states of a loaded language model as features; the model is unchanged, and may go on answering."""
 
     def __init__(self, chat: TransformersChatModel, *, options: StateOptions | None = None) -> None:
         """Read with the weights and the tokenizer of a chat model; its streams are not touched."""

@@ -79,10 +79,10 @@ class Skill(Protocol):
 
 
 class ChooserSkill:
-    """Puts the reading that a chooser prefers in the first place of the list.
+    """Moves the reading that a chooser prefers to the head of the list.
 
-    It gets the log-probability of the recogniser's best, so that the list stays sorted; the others keep theirs. What
-    was said before is the chooser's context.
+    It gets the log-probability of the recogniser's best, so that the list stays sorted; the others keep theirs. The
+    conversation's history is the chooser's context.
 
     Args:
         chooser: Any; ``open_chooser`` opens those that come with the package.
@@ -100,7 +100,7 @@ class ChooserSkill:
         if choice.index == 0 or not choice.text.strip():
             return None
         reason = f"{choice.method} prefers another reading ({choice.confidence:.2f})"
-        return Outcome(self.name, reason, transcript=_with_first(heard, choice))
+        return Outcome(self.name, reason, transcript=_with_chosen_first(heard, choice))
 
 
 class WakeSkill:
@@ -142,7 +142,7 @@ class DirectedSkill:
     """Ignores what was not said to the assistant.
 
     Args:
-        directed: Tells one from the other.
+        directed: Judges whether speech is directed at the assistant; default: by English wording alone.
         name: Signs the outcomes.
     """
 
@@ -181,7 +181,7 @@ class CommandSkill:
         name: str = "commands",
     ) -> None:
         self.name = name
-        self._filler, self._handle, self._threshold = filler, handle, _probability(threshold)
+        self._filler, self._handle, self._threshold = filler, handle, _checked_threshold(threshold)
 
     def consider(self, heard: Transcript, history: Sequence[Episode]) -> Outcome | None:
         """See ``Skill.consider``; None if no command was heard, or none that is sure enough."""
@@ -228,7 +228,7 @@ class IntentSkill:
                 stage="config",
             )
         self.name = name
-        self._classifier, self._handlers, self._threshold = classifier, dict(handlers), _probability(threshold)
+        self._classifier, self._handlers, self._threshold = classifier, dict(handlers), _checked_threshold(threshold)
 
     def consider(self, heard: Transcript, history: Sequence[Episode]) -> Outcome | None:
         """See ``Skill.consider``; None for an intent that has no handler, or is not sure enough."""
@@ -240,19 +240,19 @@ class IntentSkill:
         return Outcome(self.name, reason, reply=handle(heard), intent=prediction.intent)
 
 
-def _with_first(heard: Transcript, choice: Choice) -> Transcript:
-    """The list with the chosen reading in the first place, with the score of the one that was there."""
+def _with_chosen_first(heard: Transcript, choice: Choice) -> Transcript:
+    """Move the chosen reading to the head of the list, with the log-probability of the former best."""
     best = heard.hypotheses[0]
     if choice.index is None:
         chosen = Hypothesis(choice.text, best.log_prob, best.n_tokens)
     else:
         chosen = replace(heard.hypotheses[choice.index], log_prob=best.log_prob)
     words = normalizer(heard.language or "en")
-    others = [hypothesis for hypothesis in heard.hypotheses if words(hypothesis.text) != words(chosen.text)]
-    return replace(heard, hypotheses=(chosen, *others))
+    remaining = [hypothesis for hypothesis in heard.hypotheses if words(hypothesis.text) != words(chosen.text)]
+    return replace(heard, hypotheses=(chosen, *remaining))
 
 
-def _probability(threshold: float) -> float:
+def _checked_threshold(threshold: float) -> float:
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold is a probability, 0 to 1, not {threshold}; use 0.5", stage="config")
     return threshold

@@ -1,4 +1,4 @@
-"""Commands out of what may have been said: each hypothesis is laid along the grammar by its sound."""
+"""Commands in an N-best list: each hypothesis is aligned with the grammar by its phonemes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ are likelier than those with all of it."""
 
 @dataclass(frozen=True, slots=True)
 class SlotOptions:
-    """How sound and list are weighed against each other.
+    """Costs of the alignment between a hypothesis and the grammar.
 
     Attributes:
         sharpness: Nats that one misheard phoneme costs.
@@ -70,7 +70,7 @@ class SlotOptions:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is to be done.
+    """A command with its slots, or a refusal.
 
     Attributes:
         intent: Name in the grammar; "" if it was no command.
@@ -88,7 +88,7 @@ class Command:
 
     @property
     def accepted(self) -> bool:
-        """Whether it was a command."""
+        """Whether a command was recognised."""
         return bool(self.intent)
 
 
@@ -123,7 +123,7 @@ class SlotFiller:
         return ", ".join(dict.fromkeys(value for values in self.grammar.values.values() for value in values)) + "."
 
     def fill(self, heard: Transcript | str) -> Command:
-        """The command in a list of hypotheses, or in a text.
+        """Find the command in a list of hypotheses, or in a text.
 
         Returns:
             The best command, or a refusal with its reason if nobody spoke or no command sounds like it.
@@ -146,24 +146,24 @@ class SlotFiller:
         commands = [
             Command(intent, dict(sorted(slots)), math.exp(scores[intent, slots] - total)) for intent, slots in ranked
         ]
-        others = tuple(command for command in commands[1:] if command.intent)
+        alternatives = tuple(command for command in commands[1:] if command.intent)
         if commands[0].accepted:
-            return replace(commands[0], alternatives=others)
-        return replace(commands[0], alternatives=others, reason=_refusal(listed[0][0], others))
+            return replace(commands[0], alternatives=alternatives)
+        return replace(commands[0], alternatives=alternatives, reason=_refusal(listed[0][0], alternatives))
 
     def _candidates(self, text: str) -> Iterator[tuple[float, _Key]]:
-        """The best commands for one hypothesis and what they cost, and what none costs."""
+        """Yield the best commands for one hypothesis with their costs, and the cost of no command."""
         heard = pronounce(text)
         if not heard:
             return
-        row = [phoneme for word in heard for phoneme in word.phonemes]
-        skipped = np.concatenate([[0.0], np.cumsum(omissions()[row])])
+        sounds = [phoneme for word in heard for phoneme in word.phonemes]
+        skipped = np.concatenate([[0.0], np.cumsum(omissions()[sounds])])
         breaks = np.cumsum([0, *(len(word.phonemes) for word in heard)])
         loose = self.grammar.loose
         filler = self.options.loose_filler if loose else self.options.filler
         # Where most words are fillers, a command without any slot would cost as much as fillers do.
         yield float((filler if loose else self.options.refusal) * skipped[-1]), _NOTHING
-        costs = alignments(list(self._sounds.values()), row, breaks, missed=self.options.missed)[:, :, breaks]
+        costs = alignments(list(self._sounds.values()), sounds, breaks, missed=self.options.missed)[:, :, breaks]
         place = {phrase: number for number, phrase in enumerate(self._sounds)}
         steps = {step: costs[[place[phrase] for phrase in step.phrases]] for step in self.grammar.steps}
         for step, cost in steps.items():
@@ -182,10 +182,10 @@ class _Lattice:
     def __init__(self, grammar: Grammar, steps: Mapping[Step, Costs], filler: Costs) -> None:
         self._grammar, self._steps, self._filler = grammar, steps, filler
         cheapest = {step: cost.min(axis=0) for step, cost in steps.items()}
-        # What is still to come from each node and break, at the least.
+        # The least cost from each node and break to the end: the search's lower bound.
         self._ahead: list[Costs] = []
         for node, edges in enumerate(grammar.edges):
-            options = [(cheapest[step] + self._ahead[there]).min(axis=1) for step, there in edges]
+            options = [(cheapest[step] + self._ahead[target]).min(axis=1) for step, target in edges]
             if node in grammar.ends:
                 options.append(np.where(np.arange(len(filler)) < len(filler) - 1, np.inf, 0.0))
             ahead = np.minimum.reduce(options)
@@ -199,24 +199,24 @@ class _Lattice:
         for intent, root in self._grammar.roots.items():
             start = self._filler.copy()
             heapq.heappush(queue, (float(self._ahead[root][0]), next(ties), intent, root, frozenset(), start))
-        found: set[_Key] = set()
-        while queue and len(found) < n:
+        emitted: set[_Key] = set()
+        while queue and len(emitted) < n:
             bound, _, intent, node, slots, spent = heapq.heappop(queue)
             if node < 0:
-                if (intent, slots) not in found:
-                    found.add((intent, slots))
+                if (intent, slots) not in emitted:
+                    emitted.add((intent, slots))
                     yield bound, (intent, slots)
                 continue
             if node in self._grammar.ends:
                 heapq.heappush(queue, (float(spent[-1]), next(ties), intent, -1, slots, spent))
-            for there, filled, cost in self._after(node, slots, spent):
-                least = float((cost + self._ahead[there]).min())
-                heapq.heappush(queue, (least, next(ties), intent, there, filled, cost))
+            for target, filled, cost in self._continuations(node, slots, spent):
+                least = float((cost + self._ahead[target]).min())
+                heapq.heappush(queue, (least, next(ties), intent, target, filled, cost))
 
-    def _after(
+    def _continuations(
         self, node: int, slots: frozenset[tuple[str, str]], spent: Costs
     ) -> Iterator[tuple[int, frozenset[tuple[str, str]], Costs]]:
-        for step, there in self._grammar.edges[node]:
+        for step, target in self._grammar.edges[node]:
             if any(slot == step.slot for slot, _ in slots):
                 continue
             reached = (spent[:, None] + self._steps[step]).min(axis=1)
@@ -224,9 +224,9 @@ class _Lattice:
                 reached = reached.min(axis=0, keepdims=True)
             reached = np.minimum.accumulate(reached - self._filler, axis=1) + self._filler
             for phrase, cost in zip(step.phrases, reached, strict=False):
-                yield there, slots | {(step.slot, phrase)} if step.slot else slots, cost
+                yield target, slots | {(step.slot, phrase)} if step.slot else slots, cost
 
 
-def _refusal(text: str, others: tuple[Command, ...]) -> str:
-    near = " ".join([others[0].intent, *others[0].slots.values()]) if others else ""
-    return f"no command of the grammar sounds like {text!r}" + (f"; the nearest is {near}" if near else "")
+def _refusal(text: str, alternatives: tuple[Command, ...]) -> str:
+    nearest = " ".join([alternatives[0].intent, *alternatives[0].slots.values()]) if alternatives else ""
+    return f"no command of the grammar sounds like {text!r}" + (f"; the nearest is {nearest}" if nearest else "")

@@ -38,7 +38,7 @@ _MISHEARING = MishearingOptions("phonemes", misheard=0.12, dropped=0.04, short_d
 
 @dataclass(frozen=True, slots=True)
 class TuningOptions:
-    """How encoders are fine-tuned.
+    """Options for fine-tuning encoders.
 
     Attributes:
         members: How many are; each leaves another part of the texts out. At least 2.
@@ -94,14 +94,14 @@ class TunedEncoders:
         self._labels = labels
         self._device = pick_device(device)
         try:
-            self._tokenizer, self._base = on_model_thread(partial(_opened, Path(folder), self._device))
+            self._tokenizer, self._base = on_model_thread(partial(_load_encoder, Path(folder), self._device))
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"no sentence encoder at {folder} ({error}): `vivavoce models` says which there are", stage=_STAGE
             ) from error
         self._members: list[torch.nn.Module] = []
         self.checkpoint: Checkpoint | None = None
-        """Of the last fit, if it had one: who has saved what was fitted removes it."""
+        """Checkpoint of the last fit, if it had one; the caller removes it once the result is saved."""
 
     def fit(
         self,
@@ -136,31 +136,35 @@ class TunedEncoders:
         left_out = np.zeros((len(items), self._labels))
         self._members = []
         for number in range(options.members):
-            others, own = np.flatnonzero(parts != number), np.flatnonzero(parts == number)
+            training_rows, held_out_rows = np.flatnonzero(parts != number), np.flatnonzero(parts == number)
             member = on_model_thread(partial(self._member, options.seed + number))
             self._members.append(member)
             if number < len(fit.ready):
                 _fill(member, {name: weight.numpy() for name, weight in fit.ready[number].items()})
             else:
-                examples = _Examples([items[int(place)] for place in others], places[others], options, number, misheard)
+                examples = _Examples(
+                    [items[int(place)] for place in training_rows], places[training_rows], options, number, misheard
+                )
                 self._train(member, examples, fit, progress)
-            left_out[own] = self._mixed([items[int(place)] for place in own], [member])
+            left_out[held_out_rows] = self._mean_log_probabilities(
+                [items[int(place)] for place in held_out_rows], [member]
+            )
         return left_out
 
     def log_probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Of each label for each text: shape (n, labels)."""
-        return np.asarray(self._mixed([{text: 1.0} for text in texts], self._members), np.float64)
+        """Log-probability of each label for each text, nats: shape (n, labels)."""
+        return np.asarray(self._mean_log_probabilities([{text: 1.0} for text in texts], self._members), np.float64)
 
     def arrays(self) -> dict[str, NDArray[np.float16]]:
-        """What members learned; the encoder's own table of words is not in it."""
+        """The trained weights of all members, without the shared word embeddings."""
         return {
             f"{number}.{name}": weight.detach().cpu().numpy().astype(np.float16)
             for number, member in enumerate(self._members)
-            for name, weight in _learned(member).items()
+            for name, weight in _trainable(member).items()
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], members: int) -> None:
-        """Take over what `arrays` gave.
+        """Restore members from the arrays that `arrays` returned.
 
         Raises:
             KeyError: If something is missing.
@@ -168,10 +172,10 @@ class TunedEncoders:
         """
         self._members = [on_model_thread(partial(self._member, 0)) for _ in range(members)]
         for number, member in enumerate(self._members):
-            _fill(member, {name: arrays[f"{number}.{name}"] for name in _learned(member)})
+            _fill(member, {name: arrays[f"{number}.{name}"] for name in _trainable(member)})
 
     def _member(self, seed: int) -> torch.nn.Module:
-        """A copy of the encoder, which shares its table of words, with weights of labels that are near 0."""
+        """Copy the encoder, sharing its word embeddings, and add a linear head with weights near 0."""
         import torch
 
         words = self._base.get_input_embeddings()
@@ -196,47 +200,49 @@ class TunedEncoders:
         groups = [
             {"params": list(part.values()), "peak": peak}
             for part, peak in (
-                (_learned(member, "encoder."), options.learning_rate),
-                (_learned(member, "head."), options.head_rate),
+                (_trainable(member, "encoder."), options.learning_rate),
+                (_trainable(member, "head."), options.head_rate),
             )
         ]
         optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.01)
         for epoch in range(fit.restore(member, optimizer), options.epochs):
             batches = examples.batches(epoch)
-            for step, (texts, wanted) in enumerate(batches, start=epoch * len(batches)):
+            for step, (texts, labels) in enumerate(batches, start=epoch * len(batches)):
                 for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * _rising_then_falling(step, len(batches) * options.epochs)
+                    group["lr"] = group["peak"] * _linear_warmup_decay(step, len(batches) * options.epochs)
                 seed = hash((options.seed, examples.number, step))
-                on_model_thread(partial(self._step, member, optimizer, texts, wanted, options.smoothing, seed))
+                on_model_thread(partial(self._step, member, optimizer, texts, labels, options.smoothing, seed))
             fit.save(member, optimizer, epoch + 1, options.epochs)
             if progress is not None:
                 done = examples.number * options.epochs + epoch + 1
                 progress(done, options.members * options.epochs, f"fine-tuning{fit.resumed}")
 
     def _step(
-        self, member: Any, optimizer: Any, texts: Sequence[str], wanted: Sequence[int], smoothing: float, seed: int
+        self, member: Any, optimizer: Any, texts: Sequence[str], labels: Sequence[int], smoothing: float, seed: int
     ) -> None:
         import torch
 
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(seed)  # of what is dropped out: the same after a break
             member.train()
-            target = torch.tensor(list(wanted), device=self._device)
+            target = torch.tensor(list(labels), device=self._device)
             loss = torch.nn.functional.cross_entropy(self._scores(member, texts), target, label_smoothing=smoothing)
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(_learned(member).values(), 1.0)
+            torch.nn.utils.clip_grad_norm_(_trainable(member).values(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
-    def _mixed(self, items: Sequence[Mapping[str, float]], members: Sequence[Any]) -> NDArray[np.float64]:
-        """Log of the mean probability over members, and over what may have been said."""
+    def _mean_log_probabilities(
+        self, items: Sequence[Mapping[str, float]], members: Sequence[Any]
+    ) -> NDArray[np.float64]:
+        """Log of the mean probability over members, and over an item's weighted texts; shape (n, labels)."""
         texts = sorted({text for item in items for text in item}, key=len)
         rows = {text: row for row, text in enumerate(texts)}
-        each = np.zeros((len(texts), self._labels))
+        probabilities = np.zeros((len(texts), self._labels))
         for start in range(0, len(texts), 64):
             chunk = texts[start : start + 64]
-            each[start : start + len(chunk)] = on_model_thread(partial(self._probabilities, chunk, members))
-        mixed = [sum(weight * each[rows[text]] for text, weight in item.items()) for item in items]
+            probabilities[start : start + len(chunk)] = on_model_thread(partial(self._probabilities, chunk, members))
+        mixed = [sum(weight * probabilities[rows[text]] for text, weight in item.items()) for item in items]
         return np.asarray(np.log(np.array(mixed).reshape(len(items), self._labels) + 1e-9))
 
     def _probabilities(self, texts: Sequence[str], members: Sequence[Any]) -> NDArray[np.float64]:
@@ -247,19 +253,19 @@ class TunedEncoders:
             return np.asarray(torch.stack(means).mean(dim=0).cpu().numpy(), np.float64)
 
     def _scores(self, member: Any, texts: Sequence[str]) -> torch.Tensor:
-        """Shape (texts, labels)."""
-        read = self._tokenizer(
+        """Logits of the labels, shape (texts, labels)."""
+        encoded = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
         ).to(self._device)
-        states = member["encoder"](input_ids=read.input_ids, attention_mask=read.attention_mask).last_hidden_state
-        kept = read.attention_mask[:, :, None].to(states.dtype)
-        scores: torch.Tensor = member["head"]((states * kept).sum(1) / kept.sum(1))
+        states = member["encoder"](input_ids=encoded.input_ids, attention_mask=encoded.attention_mask).last_hidden_state
+        mask = encoded.attention_mask[:, :, None].to(states.dtype)
+        scores: torch.Tensor = member["head"]((states * mask).sum(1) / mask.sum(1))
         return scores
 
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
-    """What one member learns from."""
+    """The training examples of one member."""
 
     items: Sequence[Mapping[str, float]]
     places: NDArray[np.int_]
@@ -280,41 +286,41 @@ class _Examples:
         size = self.options.batch
         batches = []
         for start in range(0, len(order), size * _MIXED):
-            alike = sorted(order[start : start + size * _MIXED], key=lambda row: len(texts[row]))
-            batches += [alike[at : at + size] for at in range(0, len(alike), size)]
+            similar_lengths = sorted(order[start : start + size * _MIXED], key=lambda row: len(texts[row]))
+            batches += [similar_lengths[at : at + size] for at in range(0, len(similar_lengths), size)]
         rng.shuffle(batches)
         return [([texts[row] for row in batch], [int(self.places[row]) for row in batch]) for batch in batches]
 
 
 class _Fit:
-    """How far a fit is: members that are ready, and the state of the one that is being fine-tuned."""
+    """Progress of a fit: the finished members, and the state of the one that is being fine-tuned."""
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
         state = (checkpoint.load() if checkpoint is not None else None) or {"ready": [], "current": None}
         self.ready: list[dict[str, torch.Tensor]] = state["ready"]
-        """What each has learned, in half precision."""
+        """Trained weights of each finished member, in half precision."""
         self._current: dict[str, Any] | None = state["current"]
         self.resumed = f", going on from epoch {state['epochs']}" if "epochs" in state else ""
-        """What people should know about it: how it began."""
+        """Suffix of the progress label that says from which epoch the fit was resumed."""
 
     def restore(self, member: Any, optimizer: Any) -> int:
-        """How many epochs of the member that is not ready yet are done, with what they gave."""
+        """Restore the unfinished member and its optimizer, and return how many of its epochs are done."""
         import torch
 
         if self._current is None:
             return 0
         with torch.no_grad():
-            for name, weight in _learned(member).items():
+            for name, weight in _trainable(member).items():
                 weight.copy_(self._current["weights"][name])
         optimizer.load_state_dict(self._current["optimizer"])
         epoch, self._current = int(self._current["epoch"]), None
         return epoch
 
     def save(self, member: Any, optimizer: Any, epoch: int, epochs: int) -> None:
-        """After an epoch of a member; the last one makes it ready."""
+        """Save the state after an epoch of a member; the last epoch finishes the member."""
         done = len(self.ready) * epochs + epoch
-        learned = {name: weight.detach().cpu() for name, weight in _learned(member).items()}
+        learned = {name: weight.detach().cpu() for name, weight in _trainable(member).items()}
         current = {"epoch": epoch, "weights": learned, "optimizer": optimizer.state_dict()}
         if epoch == epochs:
             _fill(member, {name: weight.numpy() for name, weight in learned.items()})
@@ -323,8 +329,8 @@ class _Fit:
             self._checkpoint.save({"epochs": done, "ready": self.ready, "current": current if epoch < epochs else None})
 
 
-def _opened(folder: Path, device: str) -> tuple[Any, Any]:
-    """Tokenizer and encoder; the table of words is not trained, and nothing is put on top."""
+def _load_encoder(folder: Path, device: str) -> tuple[Any, Any]:
+    """Load tokenizer and encoder, with frozen word embeddings and without a pooler."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -336,9 +342,9 @@ def _opened(folder: Path, device: str) -> tuple[Any, Any]:
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True), encoder.to(device)
 
 
-def _learned(member: Any, begins: str = "") -> dict[str, Any]:
+def _trainable(member: Any, prefix: str = "") -> dict[str, Any]:
     return {
-        name: weight for name, weight in member.named_parameters() if weight.requires_grad and name.startswith(begins)
+        name: weight for name, weight in member.named_parameters() if weight.requires_grad and name.startswith(prefix)
     }
 
 
@@ -347,7 +353,7 @@ def _fill(member: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
     import torch
 
     with torch.no_grad():
-        for name, weight in _learned(member).items():
+        for name, weight in _trainable(member).items():
             array = arrays[name].astype(np.float16).astype(np.float32)
             if array.shape != tuple(weight.shape):
                 raise ValueError(f"{name} has shape {array.shape}, not {tuple(weight.shape)}")
@@ -355,14 +361,14 @@ def _fill(member: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _parts(items: Sequence[Mapping[str, float]], options: TuningOptions) -> NDArray[np.int_]:
-    """Which member leaves each item out; those that may say the same fall into one part."""
-    said = [max(item, key=lambda text: item[text]) for item in items]
-    different = sorted(set(said))
+    """The member that holds each item out; items with the same likeliest text share one."""
+    likeliest_texts = [max(item, key=lambda text: item[text]) for item in items]
+    different = sorted(set(likeliest_texts))
     random.Random(options.seed).shuffle(different)
     part = {text: place % options.members for place, text in enumerate(different)}
-    return np.array([part[text] for text in said])
+    return np.array([part[text] for text in likeliest_texts])
 
 
-def _rising_then_falling(step: int, steps: int) -> float:
+def _linear_warmup_decay(step: int, steps: int) -> float:
     """Factor of the learning rate: up over the first tenth, then down, both in a straight line."""
     return min((step + 1) / max(1, steps // 10), (steps - step) / max(1.0, 0.9 * steps))

@@ -148,12 +148,12 @@ def verify(name: str) -> list[str]:
 
 def installed() -> tuple[InstalledModel, ...]:
     """The models of the registry that are ready in the cache."""
-    found = []
+    models = []
     for spec in REGISTRY.values():
         if (manifest := _read_manifest(spec)) is not None:
             size = sum(entry["size"] for entry in manifest["files"].values())
-            found.append(InstalledModel(spec, cache_dir() / spec.name, manifest["source"], size))
-    return tuple(found)
+            models.append(InstalledModel(spec, cache_dir() / spec.name, manifest["source"], size))
+    return tuple(models)
 
 
 def _unknown(name: str) -> ConfigError:
@@ -188,10 +188,10 @@ def _read_manifest(spec: ModelSpec) -> dict[str, Any] | None:
     if manifest is None or not _is_current(spec, manifest):
         return None
     try:
-        whole = all((folder / path).stat().st_size == entry["size"] for path, entry in manifest["files"].items())
+        complete = all((folder / path).stat().st_size == entry["size"] for path, entry in manifest["files"].items())
     except OSError:
         return None
-    return manifest if whole else None
+    return manifest if complete else None
 
 
 def _write_manifest(spec: ModelSpec, source: Source, folder: Path) -> None:

@@ -45,27 +45,27 @@ def collect_from_hub(spec: ModelSpec, partial: Path, model: Path, scratch: Path,
     _ask_hub(spec.hub_id, spec.hub_files[0].path, spec.hub_revision)
     from huggingface_hub import hf_hub_download
 
-    kept = partial / "hub"
+    download_dir = partial / "hub"
     endpoint = os.environ.get("HF_ENDPOINT")
-    with watched_download((kept,), spec.size("hub"), f"{spec.name}: downloading", progress), _quiet_hub():
+    with watched_download((download_dir,), spec.size("hub"), f"{spec.name}: downloading", progress), _quiet_hub():
         for file in spec.hub_files:
             try:
-                got = Path(
+                downloaded = Path(
                     hf_hub_download(
-                        spec.hub_id, file.path, revision=spec.hub_revision, local_dir=kept, endpoint=endpoint
+                        spec.hub_id, file.path, revision=spec.hub_revision, local_dir=download_dir, endpoint=endpoint
                     )
                 )
             except Exception as error:
                 raise _hub_failure(error, spec.hub_id) from error
-            if (sha256 := sha256_of(got)) != file.sha256:
-                shutil.rmtree(kept)
+            if (sha256 := sha256_of(downloaded)) != file.sha256:
+                shutil.rmtree(download_dir)
                 raise SourceFailed(
                     f"{file.path} has sha256 {sha256} instead of {file.sha256}; the bad file was deleted"
                 )
     for file in spec.hub_files:
         destination = model / file.path
         destination.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(kept / file.path, destination)
+        os.replace(download_dir / file.path, destination)
 
 
 def _ask_hub(repo: str, file: str, revision: str | None = None) -> None:

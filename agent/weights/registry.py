@@ -207,5 +207,3 @@ _SPECS = (
 
 REGISTRY: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
 """Every model that can be fetched by its short name."""
-
-LLM = "smollm2-135m-instruct"

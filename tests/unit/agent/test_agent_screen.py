@@ -45,7 +45,7 @@ EVENTS = (
 
 def as_json(capsys, events, spoken_to=None) -> list[dict]:
     screen = Screen(Console(file=io.StringIO()), as_json=True)
-    screen.asked("question.flac")
+    screen.begin_question("question.flac")
     for event in events:
         screen.show(event, spoken_to=spoken_to)
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -54,7 +54,7 @@ def as_json(capsys, events, spoken_to=None) -> list[dict]:
 def as_text(events, spoken_to=None) -> str:
     console = Console(file=io.StringIO(), width=100)
     screen = Screen(console)
-    screen.asked("[question].flac")
+    screen.begin_question("[question].flac")
     for event in events:
         screen.show(event, spoken_to=spoken_to)
     return console.file.getvalue()
