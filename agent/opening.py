@@ -90,7 +90,7 @@ def open_recognizer(
     engine: str = DEFAULT,
     model: str | Path | None = None,
     *,
-    device: str = "auto",
+    device: Device = "auto",
     language: str | None = None,
     progress: Progress | None = None,
 ) -> Recognizer:
@@ -130,7 +130,7 @@ def open_recognizer(
 
 def open_whisper(
     model: str | Path | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     progress: Progress | None = None,
     language: str | None = None,
     *,
@@ -162,14 +162,14 @@ def open_conversation_recognizer(recognizer: Recognizer | str | None, device: De
     return open_whisper(recognizer, device, options=WhisperOptions(language="en").quick())
 
 
-def _openai(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
+def _openai(model: _Model, device: Device, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.engines.openai_whisper import OpenAIWhisperRecognizer
 
     checkpoint = _required_model("openai", model, "a .pt checkpoint or a name such as base")
     return OpenAIWhisperRecognizer(checkpoint, options=WhisperOptions(language=language), device=device)
 
 
-def _transformers(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
+def _transformers(model: _Model, device: Device, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.engines.transformers_whisper import TransformersWhisperRecognizer
 
     name = _required_model("transformers", model, "a folder, or owner/name such as openai/whisper-base")
@@ -177,7 +177,7 @@ def _transformers(model: _Model, device: str, progress: _Progress, language: str
     return TransformersWhisperRecognizer(_folder(name, progress), options=options, device=device)
 
 
-def _ctc(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
+def _ctc(model: _Model, device: Device, progress: _Progress, language: str | None) -> Recognizer:
     from vivavoce.speech.engines.ctc import CTCOptions, CTCRecognizer
 
     name = _required_model("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
@@ -185,7 +185,7 @@ def _ctc(model: _Model, device: str, progress: _Progress, language: str | None) 
     return CTCRecognizer(_folder(name, progress), options=options, device=device)
 
 
-ENGINES: Mapping[str, Callable[[_Model, str, _Progress, str | None], Recognizer]] = MappingProxyType(
+ENGINES: Mapping[str, Callable[[_Model, Device, _Progress, str | None], Recognizer]] = MappingProxyType(
     {"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
 )
 """Engines by name: each opens a recogniser, from a model, a device, who is told of downloads, and a language."""
@@ -256,7 +256,7 @@ def open_embedder(
     adapter: Path | None = None,
     *,
     task: str = "",
-    device: str = "auto",
+    device: Device = "auto",
     progress: Progress | None = None,
 ) -> Embedder:
     """Load an embedder.
@@ -277,20 +277,19 @@ def open_embedder(
     from vivavoce.retrieval import LLMEmbedder
     from vivavoce.retrieval.embedding.adapter import TASKS
 
-    typed_device: Any = device
     if str(name) == "llm":
         if task and task not in TASKS:
             raise ConfigError(f"A task is one of {', '.join(TASKS)}, not {task!r}.", stage=_STAGE)
-        chat = TransformersChatModel(resolve(LLM, progress=progress), device=typed_device)
+        chat = TransformersChatModel(resolve(LLM, progress=progress), device=device)
         typed_task: Any = task or TASKS[0]
         return LLMEmbedder(chat.model, chat.tokenizer, adapter or ADAPTER, task=typed_task)
     if adapter is not None or task:
         option = "An adapter" if adapter is not None else "A task"
         raise ConfigError(f"{option} goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
-    return sentence_embedder(name or EMBEDDING, typed_device, progress)
+    return sentence_embedder(name or EMBEDDING, device, progress)
 
 
-def open_reranker(name: str, *, device: str = "auto", progress: Progress | None = None) -> Reranker:
+def open_reranker(name: str, *, device: Device = "auto", progress: Progress | None = None) -> Reranker:
     """Load a reranker.
 
     Args:
@@ -305,10 +304,9 @@ def open_reranker(name: str, *, device: str = "auto", progress: Progress | None 
     """
     from vivavoce.retrieval import CrossEncoderReranker, LikelihoodReranker, ListwiseReranker
 
-    typed_device: Any = device
     if name not in ("likelihood", "first", "full"):
-        return CrossEncoderReranker(resolve(name, progress=progress), device=typed_device)
-    chat = TransformersChatModel(resolve(LLM, progress=progress), device=typed_device)
+        return CrossEncoderReranker(resolve(name, progress=progress), device=device)
+    chat = TransformersChatModel(resolve(LLM, progress=progress), device=device)
     if name == "likelihood":
         return LikelihoodReranker(chat.model, chat.tokenizer)
     return ListwiseReranker(chat.model, chat.tokenizer, window=20 if name == "first" else None)

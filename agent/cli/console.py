@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .. import weights
 
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False)
@@ -26,7 +28,7 @@ def print_result(values: dict[str, Any], as_json: bool, shown: Any = None) -> No
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int, str], None]]:
+def progress() -> Iterator[weights.Progress]:
     """A progress bar on stderr that appears when there is progress to show: call it with done, total, label."""
     bar = Progress(
         TextColumn("{task.description}"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ from vivavoce.speech.lists.phonetics import phonemes
 from ..errors import ConfigError
 from ..understanding.keywords import KeywordSpotter
 from ..understanding.slots import Command, SlotFiller
+from ..weights import Progress
 from .noise import Noise
 from .rows import Clip, watched
 
 _MARGIN = 0.5
 """Seconds of silence put on both sides of a keyword: Whisper mishears words that are cut tightly."""
-
-Progress = Callable[[int, int, str], None]
 
 
 def evaluate_commands(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vivavoce.speech import Hypothesis, Transcript, distinct
 from vivavoce.speech.lists.choosing import Chooser
 
 from ..errors import ConfigError
+from ..weights import Progress
 from .metrics import Errors, errors
 from .rows import watched
 
@@ -38,7 +39,7 @@ def evaluate_lists(
     rows: Sequence[dict[str, Any]],
     chooser: Chooser,
     *,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Word error rate of the first, the chosen and the best hypothesis of each list.
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vivavoce.speech import SPEECH_RATE, Audio
 from vivavoce.speech.sound.audio import atomic_file
 
 from ..errors import ConfigError
+from ..weights import Progress
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +111,16 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
-def watched(items: Sequence[Any], progress: Callable[[int, int, str], None] | None, label: str) -> Iterator[Any]:
+def watched(items: Sequence[Any], progress: Progress | None, label: str) -> Iterator[Any]:
     """Yield the items one by one, and report progress after each."""
     for number, item in enumerate(items, start=1):
         yield item
         if progress is not None:
             progress(number, len(items), label)
+
+
+def sampled(items: Iterable[Item], limit: int | None, rng: random.Random) -> list[Item]:
+    """The items in random order, at most `limit` of them."""
+    shuffled = list(items)
+    rng.shuffle(shuffled)
+    return shuffled[:limit]

@@ -13,11 +13,11 @@ import numpy as np
 from vivavoce.speech import Audio, Calibration, Recognizer, Transcript, WhisperRecognizer, normalizer
 from vivavoce.speech.lists.choosing import Chooser
 
+from ..weights import Progress
 from .metrics import Errors, calibration_error, error_after_refusing, errors
 from .noise import Noise
 from .rows import Clip, watched
 
-Progress = Callable[[int, int, str], None]
 _SHARE = 0.2
 """Of the items, the least certain, that are refused on trial."""
 

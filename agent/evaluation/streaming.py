@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from vivavoce.speech.live.hearing import listening, quickened
 from vivavoce.speech.live.microphone import in_real_time
 
 from ..errors import ConfigError
+from ..weights import Progress
 from .metrics import word_error_rate
 from .rows import Clip, watched
 
@@ -31,7 +32,7 @@ def evaluate_streaming(
     min_seconds: float = 3.0,
     max_seconds: float = 8.0,
     limit: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Play clips in real time, with a second of silence after each, and note when what was there.
 

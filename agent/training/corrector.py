@@ -17,7 +17,7 @@ from vivavoce.speech.lists.choosing import sentence
 from .. import weights
 from ..checkpoint import Checkpoint, Run
 from ..errors import ConfigError
-from ..evaluation.rows import read_rows
+from ..evaluation.rows import read_rows, sampled
 from ..model.chat import Device
 from .descent import Descent, first_and_last
 
@@ -118,7 +118,7 @@ def train_corrector(
     options = options or TrainingOptions()
     rng = random.Random(seed)
     files = [_read_lists(path) for path in data]
-    lists = [ranked for listed in files for ranked in _sampled(listed, limit, rng)]
+    lists = [ranked for listed in files for ranked in sampled(listed, limit, rng)]
     if len(lists) < 50:
         raise ConfigError(
             f"only {len(lists)} lists hold a reading that differs from what was said: give at least 50", stage="train"
@@ -192,12 +192,6 @@ def _read_lists(path: Path) -> list[RankedReadings]:
         if ranked is not None:
             listed.append(ranked)
     return listed
-
-
-def _sampled(listed: Sequence[RankedReadings], limit: int | None, rng: random.Random) -> list[RankedReadings]:
-    shuffled = list(listed)
-    rng.shuffle(shuffled)
-    return shuffled[:limit]
 
 
 def _steps(lists: Sequence[RankedReadings], tokens: int, rng: random.Random) -> list[list[RankedReadings]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..evaluation.rows import read_rows
+from ..evaluation.rows import read_rows, sampled
 from ..model.chat import Device
 from ..model.local import TransformersChatModel
 from ..model.prompts import Message, Persona
@@ -110,7 +110,7 @@ def train_read_out(
     rng = random.Random(seed)
     sources = [_dialogues(path) for path in dialogues] + [_plain(path, True) for path in questions]
     sources += [_plain(path, False) for path in requests]
-    turns = [turn for source in sources for turn in _sampled(source, limit, rng)]
+    turns = [turn for source in sources for turn in sampled(source, limit, rng)]
     turns = _in_dialogues(turns, rng)
     n_fitted, n_calibrated = _split(turns, rng)
     labels = np.array([turn.needs_retrieval for turn in turns])
@@ -209,12 +209,6 @@ def _split(turns: list[LabelledTurn], rng: random.Random) -> tuple[int, int]:
     places = [place[turn.messages[-1]["content"]] for turn in turns]
     fitted = sum(at < 1 - _HELD_OUT for at in places)
     return fitted, sum(1 - _HELD_OUT <= at < 1 - _HELD_OUT / 2 for at in places)
-
-
-def _sampled(turns: Iterator[LabelledTurn], limit: int | None, rng: random.Random) -> list[LabelledTurn]:
-    listed = list(turns)
-    rng.shuffle(listed)
-    return listed[:limit]
 
 
 def _dialogues(path: Path) -> Iterator[LabelledTurn]:
