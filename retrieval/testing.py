@@ -95,7 +95,7 @@ class FakeKnowledge:
             )
             for passage in self.passages
         )
-        return tuple(sorted((passage for passage in scored if passage.score > 0), key=lambda one: -one.score)[:k])
+        return tuple(sorted((passage for passage in scored if passage.score > 0), key=lambda hit: -hit.score)[:k])
 
 
 def _shared(reading: str, text: str) -> float:

@@ -106,9 +106,9 @@ def swap_manifest(root: Path, manifest: Manifest) -> None:
     content["checksum"] = _checksum(content)
     unfinished = root / (MANIFEST + UNFINISHED)
     unfinished.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    sync_to_disk(unfinished)
+    sync_folder(unfinished)
     os.replace(unfinished, root / MANIFEST)
-    sync_to_disk(root)
+    sync_folder(root)
 
 
 def sweep_generations(root: Path) -> None:
@@ -197,7 +197,7 @@ def clear_errors(root: Path) -> Iterator[None]:
         raise damaged_index(root, error, root) from error
 
 
-def sync_to_disk(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Flush a file, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -58,7 +58,7 @@ from .folder import (
     rebuild_hint,
     swap_manifest,
     sweep_generations,
-    sync_to_disk,
+    sync_folder,
 )
 from .schema import SCHEMA
 from .table import Cut, PassageTable
@@ -399,8 +399,8 @@ class Store:
                     copy.execute("INSERT INTO codes VALUES (?)", (checksum,))
             finally:
                 copy.close()
-            sync_to_disk(generation / PASSAGES)
-            sync_to_disk(generation)
+            sync_folder(generation / PASSAGES)
+            sync_folder(generation)
             swap_manifest(root, Manifest(generation.name, embedder, fingerprint, self.index.dim))
         finally:
             sweep_generations(root)

@@ -402,8 +402,8 @@ class PassageTable:
         """
         selection, values = _selection(sources, where, limit, offset)
         lines = self._all(
-            "SELECT source, title, metadata, (SELECT count(*) FROM passages AS p WHERE p.document = named.document) "
-            f"FROM ({_DOCUMENTS}) AS named WHERE {selection} ORDER BY document LIMIT ? OFFSET ?",
+            "SELECT source, title, metadata, (SELECT count(*) FROM passages AS p WHERE p.document = entry.document) "
+            f"FROM ({_DOCUMENTS}) AS entry WHERE {selection} ORDER BY document LIMIT ? OFFSET ?",
             values,
         )
         return [Entry(source, title, json.loads(metadata), count) for source, title, metadata, count in lines]

@@ -220,9 +220,9 @@ class Collection:
         vectors = None if embeddings is None else self._unit(embeddings)
         metadata = [metadatas] if isinstance(metadatas, Mapping) else None if metadatas is None else list(metadatas)
         texts = None if documents is None else _as_texts(documents)
-        for name, given in (("embeddings", vectors), ("metadatas", metadata), ("documents", texts)):
-            if given is not None and len(given) != len(names):
-                raise ValueError(f"{len(names)} ids need as many {name}, not {len(given)}.")
+        for name, values in (("embeddings", vectors), ("metadatas", metadata), ("documents", texts)):
+            if values is not None and len(values) != len(names):
+                raise ValueError(f"{len(names)} ids need as many {name}, not {len(values)}.")
         if vectors is None and texts is None and not updating:
             raise ValueError("give documents, embeddings, or both.")
         return names, vectors, metadata, texts

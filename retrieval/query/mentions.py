@@ -88,10 +88,10 @@ class NameFinder:
             text: Any text; it may be misheard, and words may be cut in two or run together.
             limit: How many at most.
         """
-        heard = self._words(text)
-        if not heard or not self._names:
+        text_words = self._words(text)
+        if not text_words or not self._names:
             return []
-        similarities = self._similarities(heard)
+        similarities = self._similarities(text_words)
         matched = np.flatnonzero(similarities.max(axis=1) > 0).tolist()
         candidates = {name for word in matched for name in self._names_by_word.get(word, ())}
         mentions = [mention for name in candidates if (mention := self._best_mention(name, similarities)) is not None]
@@ -107,18 +107,18 @@ class NameFinder:
                     names_by_word[position].append(name)
         return names_by_word
 
-    def _similarities(self, heard: Sequence[_Word]) -> NDArray[np.float64]:
+    def _similarities(self, text_words: Sequence[_Word]) -> NDArray[np.float64]:
         """Similarity of vocabulary words to the text's, single or two joined: shape (vocabulary, positions)."""
         from rapidfuzz import fuzz, process
 
         known = [word.sound for word in self._vocabulary]
-        single = [word.sound for word in heard]
+        single = [word.sound for word in text_words]
         joined = [first + second for first, second in pairwise(single)] + [single[-1]]
         single_ratios = process.cdist(known, single, scorer=fuzz.ratio, dtype=np.float64) / 100
         joined_ratios = process.cdist(known, joined, scorer=fuzz.ratio, dtype=np.float64) / 100
         is_long = np.array([len(sound) >= _LONG_SOUND for sound in known])[:, None]
-        is_same = np.array([[word.text == other.text for other in heard] for word in self._vocabulary])
-        is_ordinary = np.array([word.text in self._ordinary for word in heard])
+        is_same = np.array([[word.text == other.text for other in text_words] for word in self._vocabulary])
+        is_ordinary = np.array([word.text in self._ordinary for word in text_words])
         single_ratios = np.where(is_ordinary[None] & ~is_same, 0.0, single_ratios)
         joined_ratios = np.where((is_ordinary & np.append(is_ordinary[1:], True))[None], 0.0, joined_ratios)
         similarities: NDArray[np.float64] = np.where(
