@@ -1,4 +1,4 @@
-"""What a knowledge base returns, and what a knowledge base is."""
+"""Passages, and the protocol of a knowledge base that finds them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Passage:
             base (``LocalKnowledge.search`` says what it means there).
         heading: Headings above it, outermost first, joined by `` > ``, without the page's title.
         title: Title of the page.
-        metadata: What else its owner knows about it (plain JSON values).
+        metadata: Its owner's metadata (plain JSON values).
         similarity: Cosine of query and passage in [-1, 1]; None where the knowledge base does not compare meanings.
         coverage: Share in [0, 1) of the question's words, the rare ones counting most, that the passage speaks of; None
             where the knowledge base does not look for words.
@@ -55,13 +55,13 @@ class Passage:
 
 @runtime_checkable
 class KnowledgeBase(Protocol):
-    """Anything that can be asked. One method is a knowledge base."""
+    """Anything that finds passages for a question; this one method is enough."""
 
     def search(self, query: str, k: int = 5) -> Sequence[Passage]:
         """Find passages for a question.
 
         Args:
-            query: What was asked, in plain words. Any text is allowed.
+            query: The question, in plain words. Any text is allowed.
             k: How many passages at most, at least 1.
 
         Returns:

@@ -67,11 +67,11 @@ class FakeKnowledge:
             for number, passage in enumerate(passages)
         )
         self.asked: list[Query] = []
-        """What was asked, in order."""
+        """All queries so far, in order."""
 
     @property
     def queries(self) -> list[str]:
-        """The likeliest readings of what was asked, in order."""
+        """The likeliest reading of each query so far, in order."""
         return [query.text for query in self.asked]
 
     def search(self, query: str, k: int = 5) -> tuple[Passage, ...]:
@@ -95,7 +95,7 @@ class FakeKnowledge:
             )
             for passage in self.passages
         )
-        return tuple(sorted((passage for passage in scored if passage.score > 0), key=lambda one: -one.score)[:k])
+        return tuple(sorted((passage for passage in scored if passage.score > 0), key=lambda hit: -hit.score)[:k])
 
 
 def _shared(reading: str, text: str) -> float:
@@ -148,23 +148,25 @@ def check_knowledge(knowledge: KnowledgeBase | QueryKnowledge, query: str = "Whe
     if isinstance(knowledge, KnowledgeBase):
         hits["search"] = _check_search(knowledge.search, query, "search")
     if isinstance(knowledge, QueryKnowledge):
-        asking = knowledge
+        query_knowledge = knowledge
         hits["search_query"] = _check_search(
-            lambda text, *args, **named: asking.search_query(Query.of(text), *args, **named), query, "search_query"
+            lambda text, *args, **keywords: query_knowledge.search_query(Query.of(text), *args, **keywords),
+            query,
+            "search_query",
         )
-        _check_query(asking, query, hits["search_query"])
+        _check_query(query_knowledge, query, hits["search_query"])
     same = len({tuple(ids) for ids in hits.values()}) == 1
     assert same, f"search(text) and search_query(Query.of(text)) must find the same, found {hits}."
 
 
-def _check_search(search: Callable[..., Sequence[Passage]], query: str, door: str) -> list[str]:
+def _check_search(search: Callable[..., Sequence[Passage]], query: str, method: str) -> list[str]:
     """Check one way of searching; gives the ids of what it finds."""
     passages = search(query)
     assert 1 <= len(passages) <= 5, (
-        f"{door}({query!r}) must give 1 to 5 passages (k is 5 by default), gave {len(passages)}."
+        f"{method}({query!r}) must give 1 to 5 passages (k is 5 by default), gave {len(passages)}."
     )
     for passage in passages:
-        assert isinstance(passage, Passage), f"{door} must give Passage objects, gave {type(passage).__name__}."
+        assert isinstance(passage, Passage), f"{method} must give Passage objects, gave {type(passage).__name__}."
         assert passage.text.strip(), "A passage must hold text."
         assert passage.source, "A passage must say where it comes from."
     ids = [passage.id for passage in passages]
@@ -174,7 +176,7 @@ def _check_search(search: Callable[..., Sequence[Passage]], query: str, door: st
     assert [passage.id for passage in search(query, k=1)] == ids[:1], "k=1 must give the best alone."
     assert [passage.id for passage in search(query, 5)] == ids, "The same question must find the same."
     for awkward in AWKWARD_QUERIES:
-        assert len(search(awkward, 3)) <= 3, f"{door}({awkward[:40]!r}, 3) gave more than 3 passages."
+        assert len(search(awkward, 3)) <= 3, f"{method}({awkward[:40]!r}, 3) gave more than 3 passages."
     for blank in AWKWARD_QUERIES[:2]:
         assert not search(blank), "A question without words must find nothing."
     with ThreadPoolExecutor(4) as threads:

@@ -109,19 +109,21 @@ def chunk_document(document: Document, options: ChunkOptions | None = None) -> t
         heading = " > ".join(section.path)
         for start, end in _pack(document.text, section.blocks, limit):
             first = start == section.blocks[0].start
-            whole = section.start if first else start
-            text = document.text[whole:end]
+            slice_start = section.start if first else start
+            text = document.text[slice_start:end]
             digest = words_digest(page.title, heading, document.text[start:end])
             seen[digest] = seen.get(digest, 0) + 1
-            again = f"-{seen[digest]}" if seen[digest] > 1 else ""
-            name = f"{document.source}#{digest}{again}"
-            number = bisect_right(document.pages, whole) or None
-            chunks.append(Chunk(name, text, document.source, page.title, heading, whole, end, start - whole, number))
+            suffix = f"-{seen[digest]}" if seen[digest] > 1 else ""
+            name = f"{document.source}#{digest}{suffix}"
+            number = bisect_right(document.pages, slice_start) or None
+            chunks.append(
+                Chunk(name, text, document.source, page.title, heading, slice_start, end, start - slice_start, number)
+            )
     return tuple(chunks)
 
 
 def words_digest(title: str, heading: str, body: str) -> str:
-    """What the id of a chunk says of its words."""
+    """Digest of a chunk's title, headings and body: twelve hexadecimal digits that its id ends with."""
     return hashlib.sha256("\0".join((title, heading, body)).encode()).hexdigest()[:12]
 
 
@@ -173,22 +175,22 @@ def _read_markdown(document: Document) -> _Page:
     title = document.title
     front = FRONT_MATTER.match(text)
     offset = front.end() if front else 0
-    if front and not title and (named := _FRONT_TITLE.search(front.group())):
-        title = named.group(1).strip("'\"")
+    if front and not title and (title_line := _FRONT_TITLE.search(front.group())):
+        title = title_line.group(1).strip("'\"")
     lines = [offset, *(match.end() for match in re.compile("\n").finditer(text, offset)), len(text) + 1]
 
     path: list[tuple[int, str]] = []  # level and words of the headings above
     sections: list[_Section] = []
     opens_at: int | None = None  # where headings began that nothing stands below yet
     tokens = _markdown().parse(text[offset:])
-    only_one = sum(token.level == 0 and token.type == "heading_open" and token.tag == "h1" for token in tokens) == 1
-    for place, token in enumerate(tokens):
+    one_h1 = sum(token.level == 0 and token.type == "heading_open" and token.tag == "h1" for token in tokens) == 1
+    for position, token in enumerate(tokens):
         if token.level or token.map is None or token.type == "hr":
             continue
         start, end = _span(text, lines, token)
         if token.type == "heading_open":
-            level, words = int(token.tag[1]), _plain(tokens[place + 1])
-            if level == 1 and only_one and not path and title in ("", words):
+            level, words = int(token.tag[1]), _plain(tokens[position + 1])
+            if level == 1 and one_h1 and not path and title in ("", words):
                 title = words  # the heading that names the page is no part of the path below it
             else:
                 path = [*(above for above in path if above[0] < level), (level, words)]
@@ -198,7 +200,7 @@ def _read_markdown(document: Document) -> _Page:
         if not sections:
             sections.append(_Section(start, ()))
         opens_at = None
-        sections[-1].blocks.append(_block(text, lines, tokens, place, start, end))
+        sections[-1].blocks.append(_block(text, lines, tokens, position, start, end))
     return _Page(title or _title_of(document.source), [section for section in sections if section.blocks])
 
 
@@ -221,8 +223,8 @@ def _span(text: str, lines: list[int], token: Token) -> tuple[int, int]:
     return start, start + len(text[start:end].rstrip())
 
 
-def _block(text: str, lines: list[int], tokens: list[Token], place: int, start: int, end: int) -> _Block:
-    token = tokens[place]
+def _block(text: str, lines: list[int], tokens: list[Token], position: int, start: int, end: int) -> _Block:
+    token = tokens[position]
     if token.type in ("fence", "code_block"):
         return _Block(start, end, "never")
     row = {"table_open": "tr_open", "bullet_list_open": "list_item_open", "ordered_list_open": "list_item_open"}.get(
@@ -231,7 +233,7 @@ def _block(text: str, lines: list[int], tokens: list[Token], place: int, start: 
     if row is None:
         return _Block(start, end)
     items: list[int] = []
-    for inner in tokens[place + 1 :]:
+    for inner in tokens[position + 1 :]:
         if inner.level == 0:
             break
         if inner.type == row and inner.map is not None and inner.level <= 2:
@@ -253,7 +255,7 @@ def _title_of(source: str) -> str:
 
 
 def _pack(text: str, blocks: list[_Block], limit: int) -> Iterator[tuple[int, int]]:
-    """Put as many neighbours as fit into one span."""
+    """Pack neighbouring blocks into spans of at most `limit` words."""
     start: int | None = None
     end = 0
     for block in blocks:
@@ -275,7 +277,7 @@ def _fits(text: str, start: int, end: int, limit: int) -> bool:
 
 
 def _cut(text: str, block: _Block, limit: int) -> Iterator[tuple[int, int]]:
-    """Items of a list or table, sentences of what is still too long, words of what is longer even so."""
+    """Split a block that is too long: into items, those into sentences, those into runs of words."""
     bounds = [block.start, *block.items, block.end] if block.cuts == "items" else [block.start, block.end]
     for start, end in pairwise(bounds):
         end = start + len(text[start:end].rstrip())

@@ -55,12 +55,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an index knows of one document without looking at its passages.
+    """One document of an index, without its passages.
 
     Attributes:
         source: Its name.
         title: Its title.
-        metadata: What its owner told of it.
+        metadata: Its owner's metadata.
         passages: How many passages it was cut into; 0 for one without words.
     """
 

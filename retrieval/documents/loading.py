@@ -77,19 +77,19 @@ def load_folder(
         files, folder = _files(root), root
     else:
         problem = "is no folder" if root.exists() else "does not exist"
-        raise LoadingError(f"{root} {problem}: give a folder that holds documents ({_wanted()}).")
+        raise LoadingError(f"{root} {problem}: give a folder that holds documents ({_supported_types()}).")
 
     documents: list[Document] = []
     skipped: list[SkippedFile] = []
     for done, file in enumerate(files, start=1):
-        for found in _read(file, file.relative_to(folder).as_posix()):
-            if isinstance(found, Document):
-                documents.append(found)
+        for item in _read(file, file.relative_to(folder).as_posix()):
+            if isinstance(item, Document):
+                documents.append(item)
                 continue
-            logger.warning("skipped %s: %s", found.source, found.reason)
-            skipped.append(found)
+            logger.warning("skipped %s: %s", item.source, item.reason)
+            skipped.append(item)
             if on_skip:
-                on_skip(found)
+                on_skip(item)
         if progress:
             progress(done, len(files))
     if documents:
@@ -97,7 +97,7 @@ def load_folder(
     if root.is_file():
         raise LoadingError(f"{root} cannot be used: {skipped[0].reason}.")
     left_out = f" ({len(skipped)} other files were skipped)" if skipped else ""
-    raise LoadingError(f"{root} holds no readable document{left_out}: put files of type {_wanted()} into it.")
+    raise LoadingError(f"{root} holds no readable document{left_out}: put files of type {_supported_types()} into it.")
 
 
 def load_file(path: str | Path, on_skip: Callable[[SkippedFile], None] | None = None) -> tuple[Document, ...]:
@@ -117,25 +117,25 @@ def load_file(path: str | Path, on_skip: Callable[[SkippedFile], None] | None = 
     return load_folder(file, on_skip).documents
 
 
-def _wanted() -> str:
+def _supported_types() -> str:
     return ", ".join(f"*{suffix}" for suffix in FORMATS)
 
 
 def _files(root: Path) -> list[Path]:
     """All files below ``root`` that are not hidden, sorted by their path inside it."""
-    found: list[Path] = []
+    files: list[Path] = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += (Path(folder, name) for name in names if not name.startswith("."))
-    return sorted(found, key=lambda file: file.relative_to(root).as_posix())
+        files += (Path(folder, name) for name in names if not name.startswith("."))
+    return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
 
 def _read(file: Path, source: str) -> Iterable[Document | SkippedFile]:
     try:
-        read = FORMATS.get(file.suffix.lower())
-        if read is None:
-            raise Unreadable(f"not one of {_wanted()}")
-        yield from read(_bytes(file), source)
+        reader = FORMATS.get(file.suffix.lower())
+        if reader is None:
+            raise Unreadable(f"not one of {_supported_types()}")
+        yield from reader(_bytes(file), source)
     except (Unreadable, ImportError) as reason:  # the latter: without the extra that reads its format
         yield SkippedFile(source, str(reason))
 
@@ -168,20 +168,20 @@ def front_matter(text: str) -> dict[str, Any]:
 
     Dates are written as ISO 8601. What is no YAML, or no mapping, is no metadata.
     """
-    found = FRONT_MATTER.match(text)
-    if found is None or not found[1]:
+    match = FRONT_MATTER.match(text)
+    if match is None or not match[1]:
         return {}
     import yaml
 
     try:
-        told = yaml.safe_load(found[1])
-        plain = json.loads(json.dumps(told, default=_written, allow_nan=False))
+        parsed = yaml.safe_load(match[1])
+        metadata = json.loads(json.dumps(parsed, default=_json_value, allow_nan=False))
     except (yaml.YAMLError, TypeError, ValueError, RecursionError):
         return {}
-    return {str(key): value for key, value in plain.items() if key != "title"} if isinstance(plain, dict) else {}
+    return {str(key): value for key, value in metadata.items() if key != "title"} if isinstance(metadata, dict) else {}
 
 
-def _written(value: Any) -> str:
+def _json_value(value: Any) -> str:
     if isinstance(value, date):  # a moment is one too
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no place in JSON")

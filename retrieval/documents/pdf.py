@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _HYPHEN = re.compile(r"(\w+)[-\u00ad\u2010]\n(?=[^\W\d_A-Z])(\w+)")
 _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st", 0xFB06: "st"}
-_CLOSED = re.compile(r"[.!?:;…。！？][\"'”’)\]」』]*\s*\Z")
+_SENTENCE_CLOSED = re.compile(r"[.!?:;…。！？][\"'”’)\]」』]*\s*\Z")
 _NO_TITLE = re.compile(
     r"untitled|microsoft \w+ - .*|.*\.(?:docx?|pdf|indd|tex|dvi|odt|pptx?|xlsx?|qxd|html?)", re.IGNORECASE
 )
 _NUMBERED = re.compile(r"(?:(?:chapter|section|part|appendix)\s+)?(?:\d[\d.]*|[A-Z]|[IVX]+)[.:)]?\s+", re.IGNORECASE)
-_RUNNING = 3  # a line that heads or ends this many pages, and more than half of all, is a running head
+_MIN_RUNNING_PAGES = 3  # a line that heads or ends this many pages, and more than half of all, is a running head
 
 
 def read_pdf(data: bytes, source: str) -> Iterator[Document | SkippedFile]:
@@ -47,13 +47,13 @@ def read_pdf(data: bytes, source: str) -> Iterator[Document | SkippedFile]:
             raise Unreadable(_no_text(len(texts), broken, pictures))
         text, pages = _joined(texts)
         outline = _outline(reader, text, pages)
-        title, author = _told(reader, "title"), _told(reader, "author")
+        title, author = _info(reader, "title"), _info(reader, "author")
     if _NO_TITLE.fullmatch(title):
         title = ""
     yield Document(source, text, "text", title, {"author": author} if author else {}, pages, outline)
     if pictures:
-        told = f"no text on {_ranges(pictures)}, only pictures: scanned, perhaps, and needs OCR"
-        yield SkippedFile(f"{source}#page={pictures[0]}", told)
+        detail = f"no text on {_ranges(pictures)}, only pictures: scanned, perhaps, and needs OCR"
+        yield SkippedFile(f"{source}#page={pictures[0]}", detail)
     for number, reason in broken.items():
         yield SkippedFile(f"{source}#page={number}", f"page {number} is damaged ({reason})")
 
@@ -124,8 +124,8 @@ def _clean(text: str) -> str:
 def _has_pictures(page: Any) -> bool:
     resources = page.get("/Resources")
     objects = resources.get_object().get("/XObject") if resources is not None else None
-    inside = objects.get_object().values() if objects is not None else ()
-    return any(one.get_object().get("/Subtype") in ("/Image", "/Form") for one in inside)
+    members = objects.get_object().values() if objects is not None else ()
+    return any(member.get_object().get("/Subtype") in ("/Image", "/Form") for member in members)
 
 
 def _no_text(pages: int, broken: dict[int, str], pictures: Sequence[int]) -> str:
@@ -137,27 +137,31 @@ def _no_text(pages: int, broken: dict[int, str], pictures: Sequence[int]) -> str
 
 
 def _without_running_heads(texts: list[str]) -> list[str]:
-    """Take the first and the last line off pages where they say what they say on most, but for the page number."""
+    """Remove running heads: first and last lines that repeat on most pages, but for the page number."""
     pages = [text.split("\n") for text in texts]
     for end in (0, -1):
         readings = [_readings(page[end].strip(), number) for number, page in enumerate(pages)]
-        often = Counter(reading for one in readings for reading in one)
-        running = {one for one, times in often.items() if times >= _RUNNING and 2 * times > sum(map(bool, texts))}
+        counts = Counter(reading for line_readings in readings for reading in line_readings)
+        running = {
+            reading
+            for reading, times in counts.items()
+            if times >= _MIN_RUNNING_PAGES and 2 * times > sum(map(bool, texts))
+        }
         seen: set[str] = set()
-        for page, these in zip(pages, readings, strict=True):
-            if seen & these and len(page) > 1:
+        for page, page_readings in zip(pages, readings, strict=True):
+            if seen & page_readings and len(page) > 1:
                 page.pop(end)
-            seen |= running & these
+            seen |= running & page_readings
     return ["\n".join(page).strip("\n") for page in pages]
 
 
 def _readings(line: str, number: int) -> set[str]:
-    """A line as it is, and with its first or its last number counted from that of the page."""
+    """A line as it is, and with its first or last number written relative to the page's, so that page numbers match."""
     if not line:
         return set()
-    digits = [found for found in re.finditer(r"\d{1,9}", line)]
+    digits = [match for match in re.finditer(r"\d{1,9}", line)]
     counted = (
-        f"{line[: found.start()]}{int(found[0]) - number:+d}{line[found.end() :]}" for found in digits[:1] + digits[-1:]
+        f"{line[: match.start()]}{int(match[0]) - number:+d}{line[match.end() :]}" for match in digits[:1] + digits[-1:]
     )
     return {line, *counted}
 
@@ -168,21 +172,21 @@ def _joined(texts: Sequence[str]) -> tuple[str, tuple[int, ...]]:
     text = ""
     starts: list[int] = []
     for page in texts:
-        page = _HYPHEN.sub(lambda found: _whole(found[1], found[2], hyphened), page)
+        page = _HYPHEN.sub(lambda match: _rejoined(match[1], match[2], hyphened), page)
         if page and text:
-            text += "\n\n" if _CLOSED.search(text[-20:]) else "\n"
+            text += "\n\n" if _SENTENCE_CLOSED.search(text[-20:]) else "\n"
         starts.append(len(text))
         text += page
     return text, tuple(starts)
 
 
-def _whole(first: str, second: str, hyphened: set[str]) -> str:
+def _rejoined(first: str, second: str, hyphened: set[str]) -> str:
     """A word that was broken at the end of a line; with a hyphen if it has one elsewhere."""
     return f"{first}-{second}" if f"{first}-{second}" in hyphened else first + second
 
 
-def _told(reader: PdfReader, name: str) -> str:
-    """What the file says of itself."""
+def _info(reader: PdfReader, name: str) -> str:
+    """One entry of the file's document information, such as its title; empty if there is none."""
     try:
         return " ".join(_clean(str(getattr(reader.metadata, name, None) or "")).split())
     except Exception:  # damaged, which its pages need not be
@@ -210,11 +214,14 @@ def _place(words: str, text: str, start: int, end: int) -> tuple[int, int] | Non
     """Where a heading stands; it may be numbered in the text and not in the bookmark, or the other way round."""
     numbered = _NUMBERED.match(words)
     without_number = words[numbered.end() :] if numbered else words
-    for number, said, behind in (("", words, r"(?!\w)"), (rf"(?:{_NUMBERED.pattern})?", without_number, r"[ \t]*$")):
-        wanted = r"\s+".join(map(re.escape, said.split()))
-        pattern = re.compile(rf"^[ \t]*({number}{wanted}){behind}", re.IGNORECASE | re.MULTILINE)
-        if found := pattern.search(text, start, end):
-            return found.span(1)
+    for number, heading, boundary in (
+        ("", words, r"(?!\w)"),
+        (rf"(?:{_NUMBERED.pattern})?", without_number, r"[ \t]*$"),
+    ):
+        words_pattern = r"\s+".join(map(re.escape, heading.split()))
+        pattern = re.compile(rf"^[ \t]*({number}{words_pattern}){boundary}", re.IGNORECASE | re.MULTILINE)
+        if match := pattern.search(text, start, end):
+            return match.span(1)
     return None
 
 
@@ -237,5 +244,5 @@ def _ranges(numbers: Sequence[int]) -> str:
             runs[-1].append(number)
         else:
             runs.append([number])
-    told = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
-    return f"{'pages' if len(numbers) > 1 else 'page'} {told}"
+    listed = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+    return f"{'pages' if len(numbers) > 1 else 'page'} {listed}"

@@ -17,19 +17,19 @@ from typing import Any
 from .document import Document, SkippedFile, Unreadable
 from .plaintext import decoded
 
-_TEXT = ("text", "content", "body", "page_content")
-_ID = ("id", "_id")
+_TEXT_KEYS = ("text", "content", "body", "page_content")
+_ID_KEYS = ("id", "_id")
 _DELIMITERS = (",", ";", "\t", "|")
-_SNIFFED = 2**16  # characters
+_SNIFFED_CHARACTERS = 2**16
 _LONGEST_CELL = 2**24  # characters; longer ones mean that a quote was not closed
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d+)?")  # 0123 is no number, nor is what a float cannot hold
-_LIMIT = threading.Lock()  # of `csv.field_size_limit`
+_FIELD_LIMIT_LOCK = threading.Lock()  # of `csv.field_size_limit`
 _INTEGERS = range(-(2**63), 2**63)  # that SQLite can compare
 
 
 @dataclass(slots=True)
 class _Row:
-    """A row that is going to be a document."""
+    """A row of a table or of JSON lines, before it becomes a document."""
 
     number: int
     text: str
@@ -77,7 +77,7 @@ def read_jsonl(data: bytes, source: str) -> Iterator[Document | SkippedFile]:
         if not line.strip():
             continue
         try:
-            rows.append(_object(number, line))
+            rows.append(_json_row(number, line))
         except ValueError as error:
             yield SkippedFile(f"{source}#{number}", f"line {number}: {error}")
     yield from _documents(rows, source)
@@ -85,68 +85,70 @@ def read_jsonl(data: bytes, source: str) -> Iterator[Document | SkippedFile]:
 
 def _documents(rows: Sequence[_Row], source: str) -> Iterator[Document]:
     ids = [row.id for row in rows]
-    named = all(ids) and len(set(ids)) == len(ids)
+    unique_ids = all(ids) and len(set(ids)) == len(ids)
     title = re.sub(r"[-_\s]+", " ", PurePosixPath(source).stem).strip()
     for row in rows:
-        name = f"{source}#{row.id if named else row.number}"
+        name = f"{source}#{row.id if unique_ids else row.number}"
         yield Document(name, row.text, "text", row.title or title[:1].upper() + title[1:], row.metadata)
 
 
-def _object(number: int, line: str) -> _Row:
-    """The row that a line of JSON stands for; a ValueError says in half a sentence why there is none."""
+def _json_row(number: int, line: str) -> _Row:
+    """Parse a line of JSON into a row; a ValueError says in half a sentence what is wrong with it."""
     try:
-        told = json.loads(line, parse_constant=_no_number)
+        record = json.loads(line, parse_constant=_refuse_constant)
         line.encode("utf-8")
-        json.dumps(told, ensure_ascii=False).encode("utf-8")
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from error
     except UnicodeEncodeError as error:
         raise ValueError("half of a character in UTF-16, which is no text") from error
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    if not isinstance(told, dict):
-        raise ValueError(f"not an object but a {type(told).__name__}")
-    key = next((key for key in _TEXT if isinstance(told.get(key), str) and told[key].strip()), None)
+    if not isinstance(record, dict):
+        raise ValueError(f"not an object but a {type(record).__name__}")
+    key = next((key for key in _TEXT_KEYS if isinstance(record.get(key), str) and record[key].strip()), None)
     if key is None:
-        raise ValueError(f"no text under {', '.join(map(repr, _TEXT))}")
-    text = told.pop(key).replace("\r\n", "\n").replace("\r", "\n")
-    title = told.pop("title") if isinstance(told.get("title"), str) else ""
-    name = next((key for key in _ID if isinstance(told.get(key), str | int) and told[key] not in ("", True, False)), "")
-    nested = told.pop("metadata") if isinstance(told.get("metadata"), dict) else {}
-    metadata = {str(key): _comparable(value) for key, value in {**nested, **told}.items()}
-    return _Row(number, text, " ".join(title.split()), str(told.get(name, "")) if name else "", metadata)
+        raise ValueError(f"no text under {', '.join(map(repr, _TEXT_KEYS))}")
+    text = record.pop(key).replace("\r\n", "\n").replace("\r", "\n")
+    title = record.pop("title") if isinstance(record.get("title"), str) else ""
+    name = next(
+        (key for key in _ID_KEYS if isinstance(record.get(key), str | int) and record[key] not in ("", True, False)), ""
+    )
+    nested = record.pop("metadata") if isinstance(record.get("metadata"), dict) else {}
+    metadata = {str(key): _sql_comparable(value) for key, value in {**nested, **record}.items()}
+    return _Row(number, text, " ".join(title.split()), str(record.get(name, "")) if name else "", metadata)
 
 
-def _no_number(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant}, which is no JSON")
 
 
-def _comparable(value: Any) -> Any:
-    """Integers that are too long to compare are written out."""
+def _sql_comparable(value: Any) -> Any:
+    """A JSON value in which integers beyond 64 bits, which SQLite cannot compare, are texts."""
     if isinstance(value, list):
-        return [_comparable(one) for one in value]
+        return [_sql_comparable(item) for item in value]
     return str(value) if isinstance(value, int) and value not in _INTEGERS else value
 
 
 def _read_table(data: bytes, source: str, delimiters: Sequence[str]) -> Iterator[Document | SkippedFile]:
     text = decoded(data)
-    told = re.match(r"sep=(.)\r?\n", text)  # a line that Excel writes, and does not show
-    if told:
-        text, delimiters = text[told.end() :], (told[1],)
+    separator = re.match(r"sep=(.)\r?\n", text)  # a line that Excel writes, and does not show
+    if separator:
+        text, delimiters = text[separator.end() :], (separator[1],)
     rows = _cells(text, _delimiter(text, delimiters))
     header = next((number for number, cells in rows.items() if isinstance(cells, list)), None)
     names = _names(rows.pop(header)) if header is not None else []
-    read: dict[int, list[str]] = {}
+    readable: dict[int, list[str]] = {}
     for number, cells in rows.items():
         if isinstance(cells, list) and any(cells[len(names) :]):
             cells = f"{len(cells)} cells, but {len(names)} columns have a name"
         if isinstance(cells, str):
             yield SkippedFile(f"{source}#{number}", f"row {number}: {cells}")
         else:
-            read[number] = cells[: len(names)] + [""] * (len(names) - len(cells))
-    if not read:
+            readable[number] = cells[: len(names)] + [""] * (len(names) - len(cells))
+    if not readable:
         raise Unreadable("no row below the header")
-    yield from _documents(_table_rows(names, read), source)
+    yield from _documents(_table_rows(names, readable), source)
 
 
 def _cells(text: str, delimiter: str) -> dict[int, list[str] | str]:
@@ -172,7 +174,7 @@ def _cells(text: str, delimiter: str) -> dict[int, list[str] | str]:
 @contextmanager
 def _long_cells() -> Iterator[None]:
     """Let cells be long inside. The module csv has one limit for the whole process: one thread at a time changes it."""
-    with _LIMIT:
+    with _FIELD_LIMIT_LOCK:
         before = csv.field_size_limit(_LONGEST_CELL)
         try:
             yield
@@ -181,9 +183,9 @@ def _long_cells() -> Iterator[None]:
 
 
 def _delimiter(text: str, delimiters: Sequence[str]) -> str:
-    """What separates cells; the first of all where nothing does."""
+    """The delimiter that the text seems to use; the first candidate where none is found."""
     try:
-        lines = text[:_SNIFFED].replace("\r\n", "\n").replace("\r", "\n")
+        lines = text[:_SNIFFED_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n")
         return csv.Sniffer().sniff(lines, "".join(delimiters)).delimiter
     except csv.Error:
         return delimiters[0]
@@ -195,32 +197,32 @@ def _names(header: list[str] | str) -> list[str]:
     if not any(re.search(r"[^\W\d_]", cell) for cell in cells):
         raise Unreadable(f"no header: the first row ({', '.join(cells)[:60]}) must name the columns")
     names: list[str] = []
-    for place, cell in enumerate(cells, start=1):
-        name = cell or f"column {place}"
-        names.append(name if name not in names else f"{name} ({place})")
+    for column, cell in enumerate(cells, start=1):
+        name = cell or f"column {column}"
+        names.append(name if name not in names else f"{name} ({column})")
     return names
 
 
-def _table_rows(names: Sequence[str], read: Mapping[int, list[str]]) -> list[_Row]:
-    typed = [_type(column) for column in zip(*read.values(), strict=True)]
+def _table_rows(names: Sequence[str], readable: Mapping[int, list[str]]) -> list[_Row]:
+    converters = [_column_type(column) for column in zip(*readable.values(), strict=True)]
     rows = []
-    for number, cells in read.items():
-        told = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
-        lower = {name.lower(): name for name in told}
-        text = "\n".join(f"{name}: {cell}" for name, cell in told.items()).replace("\r\n", "\n").replace("\r", "\n")
-        title = " ".join(told.get(lower.get("title", ""), "").split())
-        identity = next((told[lower[key]] for key in _ID if key in lower), "")
+    for number, cells in readable.items():
+        values = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+        lower = {name.lower(): name for name in values}
+        text = "\n".join(f"{name}: {cell}" for name, cell in values.items()).replace("\r\n", "\n").replace("\r", "\n")
+        title = " ".join(values.get(lower.get("title", ""), "").split())
+        identity = next((values[lower[key]] for key in _ID_KEYS if key in lower), "")
         metadata = {
-            name: kind(told[name])
-            for name, kind in zip(names, typed, strict=True)
-            if name in told and name.lower() not in (*_TEXT, "title")
+            name: convert(values[name])
+            for name, convert in zip(names, converters, strict=True)
+            if name in values and name.lower() not in (*_TEXT_KEYS, "title")
         }
         rows.append(_Row(number, text, title, identity, metadata))
     return rows
 
 
-def _type(column: Sequence[str]) -> Callable[[str], Any]:
-    """What makes of a column's cells values that can be compared: texts, unless all but the empty ones are more."""
+def _column_type(column: Sequence[str]) -> Callable[[str], Any]:
+    """Converter of a column's cells: to numbers or booleans where every cell that is not empty is one, else to text."""
     cells = [cell for cell in column if cell]
     if cells and all(_NUMBER.fullmatch(cell) for cell in cells):
         return float if any("." in cell for cell in cells) else int

@@ -43,15 +43,15 @@ def read_html(data: bytes, source: str) -> Iterator[Document]:
 
     refuse_binary(data)
     # Without a name, or a byte order mark, any other encoding would be a guess.
-    named = EncodingDetector.find_declared_encoding(data, is_html=True)
-    soup = parsed(data if named else decoded(data))
+    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
+    soup = parsed(data if declared else decoded(data))
     html = soup.find("html") or {}
     author = soup.find("meta", {"name": re.compile("author", re.IGNORECASE)}) or {}
-    told = {"author": author.get("content", ""), "language": html.get("lang", "")}
+    properties = {"author": author.get("content", ""), "language": html.get("lang", "")}
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
     if soup.title:
         soup.title.decompose()
-    metadata = {key: " ".join(said.split()) for key, said in told.items() if said.strip()}
+    metadata = {key: " ".join(content.split()) for key, content in properties.items() if content.strip()}
     yield Document(source, as_markdown(soup), "markdown", title, metadata)
 
 
@@ -133,6 +133,6 @@ def _converter() -> Any:
 
 
 def _language(code: Any) -> str:
-    classes = " ".join(name for one in (code, *code.find_all("code")) for name in one.get("class", ()))
-    found = _LANGUAGE.search(classes)
-    return found[1] if found else ""
+    classes = " ".join(name for element in (code, *code.find_all("code")) for name in element.get("class", ()))
+    match = _LANGUAGE.search(classes)
+    return match[1] if match else ""

@@ -49,8 +49,8 @@ def read_docx(data: bytes, source: str) -> Iterator[Document]:
             io.BytesIO(data), style_map=_STYLES, convert_image=mammoth.images.img_element(lambda _: {"src": ""})
         ).value
     except Exception as error:  # of a damaged file anything may be of the wrong type
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        raise Unreadable(f"damaged, or not a Word file ({said})") from error
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise Unreadable(f"damaged, or not a Word file ({detail})") from error
     if not html:
         raise Unreadable("empty: no text in it")
     soup = parsed(html)

@@ -1,4 +1,4 @@
-"""An embedding adapter: what turns a causal language model into one whose vectors say what a text means.
+"""An embedding adapter: LoRA and a projection that turn a causal language model into a text embedder.
 
 A folder of three files::
 
@@ -38,7 +38,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How texts are read for a task (LLM-Embedder, Zhang et al. 2023, https://arxiv.org/abs/2310.07554).
+    """Instruction and lexical share of a task (LLM-Embedder, Zhang et al. 2023, https://arxiv.org/abs/2310.07554).
 
     Attributes:
         instruction: What is put before a query. Its tokens are seen by the others, and are no part of the mean.
@@ -55,7 +55,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """How an adapted model is read.
+    """Configuration of an adapted model.
 
     Attributes:
         hidden_size: Width of the language model that the adapter fits.
@@ -92,8 +92,8 @@ class AdapterConfig:
             raise ValueError(f"attention must be 'causal' or 'bidirectional', not {self.attention!r}.")
         if not 0 <= self.lexical < 1:
             raise ValueError(f"lexical is a share, in [0, 1), not {self.lexical}.")
-        if strange := sorted(set(self.tasks) - set(TASKS)):
-            raise ValueError(f"tasks are {', '.join(TASKS)}, not {strange[0]!r}.")
+        if unknown := sorted(set(self.tasks) - set(TASKS)):
+            raise ValueError(f"tasks are {', '.join(TASKS)}, not {unknown[0]!r}.")
 
     @property
     def length(self) -> int:
@@ -102,27 +102,27 @@ class AdapterConfig:
 
     def share(self, task: Task) -> float:
         """How much of a cosine the lexical part decides for a task."""
-        of = self.tasks.get(task, Reading()).lexical
-        return self.lexical if of is None or not self.lexical else of
+        override = self.tasks.get(task, Reading()).lexical
+        return self.lexical if override is None or not self.lexical else override
 
     def tokens(
         self, tokenizer: Any, texts: Sequence[str], kind: str, task: Task, *, cut: int | None = None
     ) -> tuple[list[int], list[list[int]]]:
-        """What is put before each text, and the texts: token by token.
+        """Tokens of the instruction, which is put before each text, and of the texts.
 
         Args:
             tokenizer: The model's.
             texts: Of one kind.
             kind: `query` or `passage`; only before a query is there an instruction.
             task: What for.
-            cut: How much of a text is read at most; by default `max_tokens`.
+            cut: Most tokens of a text; by default `max_tokens`.
         """
-        before = self.tasks.get(task, Reading()).instruction if kind == "query" else ""
-        head = list(tokenizer(before, add_special_tokens=True, verbose=False).input_ids) if before else []
-        read = [spoken(text) for text in texts] if self.spoken else list(texts)
-        encoded = tokenizer(read, add_special_tokens=not head, verbose=False)
-        blank = tokenizer.eos_token_id or 0  # stands for a text without any token
-        return head, [list(ids[: cut or self.max_tokens]) or [blank] for ids in encoded["input_ids"]]
+        instruction = self.tasks.get(task, Reading()).instruction if kind == "query" else ""
+        head = list(tokenizer(instruction, add_special_tokens=True, verbose=False).input_ids) if instruction else []
+        normalised = [spoken(text) for text in texts] if self.spoken else list(texts)
+        encoded = tokenizer(normalised, add_special_tokens=not head, verbose=False)
+        filler = tokenizer.eos_token_id or 0  # stands for a text without any token
+        return head, [list(ids[: cut or self.max_tokens]) or [filler] for ids in encoded["input_ids"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Adapted:
 
 
 def both_parts(meaning: torch.Tensor, words: torch.Tensor, lexical: float) -> torch.Tensor:
-    """Vectors whose cosine is that of the one part and that of the other, weighted; rows of unit length all."""
+    """Join unit vectors so that the cosine of the whole is the weighted mean of both parts' cosines."""
     import torch
 
     return torch.cat([(1 - lexical) ** 0.5 * meaning, lexical**0.5 * words], dim=1)
@@ -178,9 +178,9 @@ def lower_layers(model: Any, layers: int, *, own: bool) -> Any:
     decoder = model.get_decoder()
     if layers > len(decoder.layers):
         raise EmbeddingError(f"The adapter reads {layers} layers, the model has {len(decoder.layers)}: name its model.")
-    kept = decoder.get_input_embeddings().parameters() if own else decoder.parameters()
+    reused = decoder.get_input_embeddings().parameters() if own else decoder.parameters()
     # The same numbers in the same place, but frozen: whether the model itself is trained elsewhere is its own affair.
-    shared: dict[int, Any] = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in kept}
+    shared: dict[int, Any] = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in reused}
     shared[id(decoder.layers)] = nn.ModuleList(copy.deepcopy(layer, dict(shared)) for layer in decoder.layers[:layers])
     lower = copy.deepcopy(decoder, shared)
     lower.config.num_hidden_layers = layers
@@ -192,7 +192,7 @@ def lower_layers(model: Any, layers: int, *, own: bool) -> Any:
 
 
 def linear_layers(lower: Any) -> dict[str, torch.nn.Linear]:
-    """The linear maps of all layers that LoRA is put beside, by name."""
+    """The linear layers that LoRA adapts, by name."""
     from torch import nn
 
     return {
@@ -203,7 +203,7 @@ def linear_layers(lower: Any) -> dict[str, torch.nn.Linear]:
 
 
 def adapted(model: Any, folder: str | Path) -> Adapted:
-    """A model with an adapter.
+    """Apply an adapter to a copy of a model's lower layers.
 
     Args:
         model: A loaded transformers causal language model; it is left as it is and keeps chatting.
@@ -220,10 +220,12 @@ def adapted(model: Any, folder: str | Path) -> Adapted:
         raise EmbeddingError(f"The adapter at {folder} fits a model of width {config.hidden_size}, not {width}.")
     lower = lower_layers(model, config.layers, own=True)
     maps = linear_layers(lower)
-    named = {name.rpartition(".")[0] for name in weights if name not in (PROJECTION, OFFSET, *LEXICAL)}
-    if named != set(maps):
-        strange = sorted(named ^ set(maps))[0]
-        raise EmbeddingError(f"The adapter at {folder} does not fit this model ({strange}): name the model it is for.")
+    adapted_names = {name.rpartition(".")[0] for name in weights if name not in (PROJECTION, OFFSET, *LEXICAL)}
+    if adapted_names != set(maps):
+        mismatched = sorted(adapted_names ^ set(maps))[0]
+        raise EmbeddingError(
+            f"The adapter at {folder} does not fit this model ({mismatched}): name the model it is for."
+        )
     with torch.inference_mode():
         for name, linear in maps.items():
             down, up = weights[f"{name}.down"].float(), weights[f"{name}.up"].float()
@@ -232,11 +234,11 @@ def adapted(model: Any, folder: str | Path) -> Adapted:
                 raise EmbeddingError(f"The adapter at {folder} does not fit this model ({name}).")
             linear.weight.add_(delta.to(linear.weight))
     device = next(lower.parameters()).device
-    whole = {name: weight.to(device, torch.float32) for name, weight in weights.items()}
-    lexical = LexicalMap(*(whole[name] for name in LEXICAL)) if config.lexical else None
+    tensors = {name: weight.to(device, torch.float32) for name, weight in weights.items()}
+    lexical = LexicalMap(*(tensors[name] for name in LEXICAL)) if config.lexical else None
     if lexical is not None and len(lexical.log_weights) != len(lower.get_input_embeddings().weight):
         raise EmbeddingError(f"The adapter at {folder} fits a model with another vocabulary: name its model.")
-    return Adapted(lower.eval(), whole[PROJECTION], whole[OFFSET], lexical, config)
+    return Adapted(lower.eval(), tensors[PROJECTION], tensors[OFFSET], lexical, config)
 
 
 def read(folder: str | Path) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
@@ -248,21 +250,21 @@ def read(folder: str | Path) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    where = Path(folder)
+    path = Path(folder)
     try:
-        content = json.loads((where / CONFIG).read_bytes())
+        content = json.loads((path / CONFIG).read_bytes())
         content["tasks"] = {task: Reading(**reading) for task, reading in content["tasks"].items()}
         config = AdapterConfig(**{name.name: content[name.name] for name in fields(AdapterConfig)})
-        weights = load_file(where / WEIGHTS)
+        weights = load_file(path / WEIGHTS)
         if tuple(weights[PROJECTION].shape) != (config.hidden_size, config.dim) or len(weights[OFFSET]) != config.dim:
             raise ValueError("the projection has another shape")
         if config.lexical and tuple(weights[LEXICAL[2]].shape) != (config.hidden_size, config.hidden_size):
             raise ValueError("the whitening has another shape")
     except FileNotFoundError as error:
-        raise EmbeddingError(f"There is no embedding adapter at {where}: {error.filename} is missing.") from error
+        raise EmbeddingError(f"There is no embedding adapter at {path}: {error.filename} is missing.") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise EmbeddingError(
-            f"The embedding adapter at {where} is damaged ({error}): train or fetch it again."
+            f"The embedding adapter at {path} is damaged ({error}): train or fetch it again."
         ) from error
     return config, weights
 
@@ -274,9 +276,9 @@ def write(
     import torch
     from safetensors.torch import save_file
 
-    where = Path(folder)
-    where.mkdir(parents=True, exist_ok=True)
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
     half = {name: weight.detach().to("cpu", torch.float16).contiguous() for name, weight in weights.items()}
-    save_file(half, where / WEIGHTS)
+    save_file(half, path / WEIGHTS)
     for name, content in ((CONFIG, asdict(config)), (CARD, dict(card))):
-        (where / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (path / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

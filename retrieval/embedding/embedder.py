@@ -102,15 +102,15 @@ class SentenceTransformerEmbedder:
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        where = str(path_or_name)
-        chosen = torch_device(device)
-        with loading("sentence-transformers model", where):
-            self._model = SentenceTransformer(where, device=chosen)
-        self.name = model_name(where)
+        name = str(path_or_name)
+        resolved_device = torch_device(device)
+        with loading("sentence-transformers model", name):
+            self._model = SentenceTransformer(name, device=resolved_device)
+        self.name = model_name(name)
         self.dim = len(self._model.encode("warm", show_progress_bar=False))  # the first call is slow: pay for it here
         steps = [(type(step).__name__, getattr(step, "pooling_mode", "")) for step in self._model]
-        read = (self._model.max_seq_length, sorted(self._model.prompts.items()))
-        self.fingerprint = fingerprint_of("sentence-transformer", weights_digest(self._model), steps, read)
+        settings = (self._model.max_seq_length, sorted(self._model.prompts.items()))
+        self.fingerprint = fingerprint_of("sentence-transformer", weights_digest(self._model), steps, settings)
         self._batch_size = batch_size
         self._lock = threading.Lock()  # fast tokenizers are not thread-safe ("Already borrowed")
 

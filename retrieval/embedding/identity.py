@@ -1,4 +1,4 @@
-"""What a model is known by: the name that people read, the fingerprint that tells whether vectors may be compared."""
+"""Identity of a model: its readable name, and the fingerprint that tells whether vectors may be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def model_name(path_or_name: str | Path) -> str:
-    """What people call a model: the last word of its folder, or of its name on the Hugging Face hub.
+    """Readable name of a model: the last word of its folder, or of its name on the Hugging Face hub.
 
     A model in the hub's cache lies in ``models--OWNER--NAME/snapshots/HASH``, where it is called NAME.
 

@@ -1,4 +1,4 @@
-"""The half of an embedding that says which words a text is made of, out of a language model's table of tokens.
+"""The lexical half of an embedding: which words a text holds, from a language model's token embeddings.
 
 Whoever asks about Casimir Pulaski wants the passage that names him. A pooled hidden state tells such names badly apart,
 the table of token embeddings very well, once two things are mended: a few directions in it carry almost all the
@@ -28,7 +28,7 @@ _SATURATION, _LENGTH, _USUAL = 1.2, 0.75, 120.0  # k1 and b of BM25, and tokens 
 
 @dataclass(frozen=True, slots=True)
 class LexicalMap:
-    """What turns tokens into the lexical half of a vector.
+    """Maps tokens to the lexical half of a vector.
 
     Attributes:
         log_weights: float32, shape (vocabulary,): how much each token tells, as a natural logarithm.
@@ -57,10 +57,10 @@ class LexicalMap:
                 ids.append(token)
                 counts.append(count / (count + relative))
         device = table.device
-        found = torch.tensor(ids, device=device)
-        telling = torch.tensor(counts, device=device) * self.log_weights[found].exp()
+        token_ids = torch.tensor(ids, device=device)
+        weights = torch.tensor(counts, device=device) * self.log_weights[token_ids].exp()
         summed = torch.zeros(len(tokens), table.shape[1], device=device).index_add(
-            0, torch.tensor(rows, device=device), (table[found].float() - self.middle) * telling[:, None]
+            0, torch.tensor(rows, device=device), (table[token_ids].float() - self.middle) * weights[:, None]
         )
         return torch.nn.functional.normalize(summed @ self.whitening, dim=-1)
 
@@ -89,25 +89,25 @@ def fit_lexical(table: torch.Tensor, texts: Iterable[Sequence[int]]) -> LexicalM
     import torch
 
     embeddings: NDArray[np.float32] = table.detach().float().cpu().numpy()
-    count = np.zeros(len(embeddings))
-    holding = np.zeros(len(embeddings))
+    term_frequency = np.zeros(len(embeddings))
+    document_frequency = np.zeros(len(embeddings))
     documents = 0
     for text in texts:
         ids, times = np.unique(np.asarray(text, np.int64), return_counts=True)
-        count[ids] += times
-        holding[ids] += 1
+        term_frequency[ids] += times
+        document_frequency[ids] += 1
         documents += 1
-    share = np.sqrt(count)
+    share = np.sqrt(term_frequency)
     if not share.any():
         raise ValueError("a lexical map needs texts to be fitted to.")
     share /= share.sum()
     middle = share @ embeddings
-    around = embeddings - middle
-    spread, axes = np.linalg.eigh((around * share[:, None]).T @ around)
-    whitening = axes / np.sqrt(np.maximum(spread, 1e-6 * spread[-1]))
-    frequency = np.maximum(np.log((documents + 0.5) / (holding + 0.5)), 1e-3)
-    lengths = np.linalg.norm(around @ whitening, axis=1)
-    weights = np.sqrt(frequency) / np.maximum(lengths, 1e-3)
+    centred = embeddings - middle
+    eigenvalues, eigenvectors = np.linalg.eigh((centred * share[:, None]).T @ centred)
+    whitening = eigenvectors / np.sqrt(np.maximum(eigenvalues, 1e-6 * eigenvalues[-1]))
+    idf = np.maximum(np.log((documents + 0.5) / (document_frequency + 0.5)), 1e-3)
+    lengths = np.linalg.norm(centred @ whitening, axis=1)
+    weights = np.sqrt(idf) / np.maximum(lengths, 1e-3)
 
     def tensor(values: NDArray[np.floating]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=table.device)

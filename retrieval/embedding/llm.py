@@ -79,12 +79,12 @@ class LLMEmbedder:
             max_tokens = min(max_tokens, config.max_tokens)
             lexical = self._adapted.lexical
             values = [self._adapted.projection, *((lexical.whitening, lexical.log_weights) if lexical else ())]
-            read = (
+            settings = (
                 sorted(asdict(config).items(), key=str),
                 max_tokens,
                 [sampled_bytes(value).hex() for value in values],
             )
-            self._base = fingerprint_of("adapted llm", weights_digest(self._decoder), read)
+            self._base = fingerprint_of("adapted llm", weights_digest(self._decoder), settings)
             center = np.zeros(self.dim, np.float32) if center is None else center
         self.center = self._checked_center(center)
         self._tokenizer = tokenizer
@@ -93,7 +93,7 @@ class LLMEmbedder:
         self._batch_tokens = batch_tokens
         self._lock = threading.Lock()  # fast tokenizers are not thread-safe ("Already borrowed")
         self._task: Task = "knowledge"
-        self._take(task)
+        self._set_task(task)
 
     def for_task(self, task: Task) -> LLMEmbedder:
         """The same embedder (the model is shared) for another task; vectors of two tasks are not to be compared.
@@ -102,7 +102,7 @@ class LLMEmbedder:
             ValueError: If there is no such task.
         """
         other = copy.copy(self)
-        other._take(task)
+        other._set_task(task)
         return other
 
     def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
@@ -142,16 +142,16 @@ class LLMEmbedder:
         with self._lock:
             if self._adapted is None:
                 encoded = self._tokenizer(list(texts), add_special_tokens=True, verbose=False)
-                blank = self._tokenizer.eos_token_id or 0  # stands for a text without any token
-                tokens = [ids[: self._max_tokens] or [blank] for ids in encoded["input_ids"]]
+                filler = self._tokenizer.eos_token_id or 0  # stands for a text without any token
+                tokens = [ids[: self._max_tokens] or [filler] for ids in encoded["input_ids"]]
             else:
                 config = self._adapted.config
                 head, tokens = config.tokens(self._tokenizer, texts, kind, self._task, cut=self._max_tokens)
         for batch in like_lengths([len(head) + len(text) for text in tokens], self._batch_tokens):
-            vectors[batch] = self._forward(head, [tokens[place] for place in batch])
+            vectors[batch] = self._forward(head, [tokens[position] for position in batch])
         return vectors
 
-    def _take(self, task: Task) -> None:
+    def _set_task(self, task: Task) -> None:
         if task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}.")
         self._task = task
@@ -164,17 +164,19 @@ class LLMEmbedder:
     def _checked_center(self, center: Vectors | None) -> Vectors | None:
         if center is None:
             return None
-        own = np.array(center, np.float32)
-        if own.shape != (self.dim,):
-            raise DimensionMismatch(f"The centre has shape {own.shape}, the model needs ({self.dim},).")
-        return own
+        owned = np.array(center, np.float32)
+        if owned.shape != (self.dim,):
+            raise DimensionMismatch(f"The centre has shape {owned.shape}, the model needs ({self.dim},).")
+        return owned
 
     def _forward(self, head: Sequence[int], tokens: Sequence[Sequence[int]]) -> Vectors:
         import torch
 
         with torch.inference_mode():
-            both = self._adapted is not None and self._adapted.config.attention == "bidirectional"
-            states, mask = hidden_states(self._decoder, [[*head, *text] for text in tokens], bidirectional=both)
+            bidirectional = self._adapted is not None and self._adapted.config.attention == "bidirectional"
+            states, mask = hidden_states(
+                self._decoder, [[*head, *text] for text in tokens], bidirectional=bidirectional
+            )
             if self._pooling == "last":
                 pooled = states[torch.arange(len(tokens)), mask.sum(dim=1) - 1]
             else:
@@ -185,18 +187,18 @@ class LLMEmbedder:
 
 
 def like_lengths(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Places of texts to read together: of like length, so that little is padding, and of so many tokens at most.
+    """Batch texts by length, so that there is little padding: yields the positions of the texts of each batch.
 
     Args:
         lengths: Of the texts, in tokens.
         tokens: How many a batch holds, padding included; a text that is longer has one of its own.
     """
     batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-        if batch and (len(batch) + 1) * lengths[place] > tokens:
+    for position in sorted(range(len(lengths)), key=lambda position: lengths[position]):
+        if batch and (len(batch) + 1) * lengths[position] > tokens:
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(position)
     if batch:
         yield batch
 
@@ -204,7 +206,7 @@ def like_lengths(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
 def hidden_states(
     decoder: Any, tokens: Sequence[Sequence[int]], *, bidirectional: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Final hidden states of some texts, float32, shape (n, longest, width), and which of them count: int64."""
+    """Final hidden states of texts, float32, shape (n, longest, width), and their attention mask, int64."""
     import torch
 
     device = next(decoder.parameters()).device

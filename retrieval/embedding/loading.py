@@ -1,4 +1,4 @@
-"""What loading a model needs: a device, no progress bar, and an error that names the fix."""
+"""Loading a model: on which device, without a progress bar, with an error that names the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors as short codes that are scanned in a register: near ones are found quickly, then looked at exactly.
+"""Approximate search by product quantization: candidates are found by short codes, then rescored exactly.
 
 Every four dimensions become four bits (product quantization, Jégou et al. 2011, https://doi.org/10.1109/TPAMI.2010.57),
 and the distances of a query to the sixteen possible codes of each four are kept in vector registers while all codes go
@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from .folder import UNFINISHED
 
 LEAST = 20_000
-"""From how many vectors on codes are worth their while."""
-_TRAINED_ON = 30_000
+"""From how many vectors on searching by codes is faster than an exact scan."""
+_TRAINING_SIZE = 30_000
 _BLOCK = 65_536
-_CHECKED = 200  # queries that recall is measured with
-_WANTED = 0.998  # recall@10 that is asked for; what is promised is 0.99
+_RECALL_QUERIES = 200  # queries that recall is measured with
+_MIN_RECALL = 0.998  # recall@10 that is asked for; what is promised is 0.99
 _CANDIDATES = (50, 100, 200, 400, 800, 1600)
 
 
 class FastScan:
-    """Codes of vectors, each with the row that it belongs to; -1 where it belongs to none any more."""
+    """Product-quantization codes of vectors, and the row of each; -1 where its vector was removed."""
 
     def __init__(self, codes: Any, rows: NDArray[np.int64], candidates: int, trained: int) -> None:
         """Put parts together; `train` and `load` make them.
@@ -39,7 +39,7 @@ class FastScan:
         Args:
             codes: The FAISS index.
             rows: int64, shape (n,): the row of each code.
-            candidates: How many codes have to be looked at exactly for ten near vectors.
+            candidates: How many candidates must be rescored exactly to find the ten nearest.
             trained: How many vectors there were when it was trained.
         """
         self._codes = codes
@@ -49,12 +49,12 @@ class FastScan:
 
     @classmethod
     def train(cls, exact: Any, rows: NDArray[np.int64], seed: int = 0) -> Self | None:
-        """Make codes for vectors, and find out how many must be looked at.
+        """Train codes for vectors, and measure how many candidates must be rescored exactly.
 
         Args:
             exact: A FAISS index of the vectors that finds the nearest ones exactly, by inner product.
-            rows: int64, shape (n,): what they are called.
-            seed: Of what is drawn.
+            rows: int64, shape (n,): the row of each vector.
+            seed: Of the random sample that trains and checks the codes.
 
         Returns:
             The codes; None if the dimension cannot be cut into fours, or the codes of these vectors tell too little.
@@ -64,22 +64,24 @@ class FastScan:
         if dim % 8:
             return None
         rng = np.random.default_rng(seed)
-        sample = exact.reconstruct_batch(np.sort(rng.permutation(count)[:_TRAINED_ON]))
+        sample = exact.reconstruct_batch(np.sort(rng.permutation(count)[:_TRAINING_SIZE]))
         codes = faiss.IndexPQFastScan(dim, dim // 4, 4, faiss.METRIC_INNER_PRODUCT)
         codes.pq.cp.niter = 10  # of k-means; what fewer rounds lose, more candidates make up for
         codes.train(sample)
         for first in range(0, count, _BLOCK):  # never all of them at once beside those of the index
             codes.add(exact.reconstruct_n(first, min(_BLOCK, count - first)))
         # Queries lie near what answers them, not on it.
-        asked = exact.reconstruct_batch(rng.permutation(count)[:_CHECKED])
-        asked = asked + rng.normal(0, 0.5 / np.sqrt(dim), asked.shape).astype(np.float32)
-        truth = exact.search(asked, 10)[1]
+        queries = exact.reconstruct_batch(rng.permutation(count)[:_RECALL_QUERIES])
+        queries = queries + rng.normal(0, 0.5 / np.sqrt(dim), queries.shape).astype(np.float32)
+        truth = exact.search(queries, 10)[1]
         for candidates in _CANDIDATES:
             if candidates > count // 8:
                 break
-            found = codes.search(asked, candidates)[1]
-            recall = np.mean([np.isin(wanted, near).mean() for wanted, near in zip(truth, found, strict=True)])
-            if recall >= _WANTED:
+            hits = codes.search(queries, candidates)[1]
+            recall = np.mean(
+                [np.isin(nearest, candidate_rows).mean() for nearest, candidate_rows in zip(truth, hits, strict=True)]
+            )
+            if recall >= _MIN_RECALL:
                 return cls(codes, rows.copy(), candidates, count)
         return None
 
@@ -92,38 +94,38 @@ class FastScan:
         self.rows = np.concatenate([self.rows, rows])
 
     def remove(self, rows: NDArray[np.int64]) -> None:
-        """Forget rows; their codes stay and are passed over."""
+        """Remove rows; their codes stay and are skipped."""
         self.rows = np.where(np.isin(self.rows, rows), -1, self.rows)
 
     @property
     def lost(self) -> int:
-        """How many codes belong to no row any more."""
+        """How many codes belong to removed rows."""
         return int((self.rows < 0).sum())
 
     def near(self, queries: NDArray[np.float32], k: int) -> list[NDArray[np.int64]]:
-        """Rows that may be among the k nearest of each query, in no order."""
-        wanted = min(max(self.candidates, 4 * k), len(self))
-        found = self.rows[self._codes.search(queries, wanted)[1]]
-        return [line[line >= 0] for line in found]
+        """Candidate rows for the k nearest of each query, in no order; they are to be rescored exactly."""
+        depth = min(max(self.candidates, 4 * k), len(self))
+        rows = self.rows[self._codes.search(queries, depth)[1]]
+        return [query_rows[query_rows >= 0] for query_rows in rows]
 
-    def save(self, path: Path, renamed: NDArray[np.int64] | None = None) -> str:
+    def save(self, path: Path, new_rows: NDArray[np.int64] | None = None) -> str:
         """Write it into a file of NumPy arrays, all or nothing.
 
         Args:
             path: The file.
-            renamed: New name of each row, -1 for none, where rows are counted anew.
+            new_rows: int64: the new row of each old one, -1 for none, where rows are renumbered.
 
         Returns:
             SHA-256 of the file, in hexadecimal digits: `load` asks for it.
         """
         faiss: Any = importlib.import_module("faiss")
-        rows = self.rows if renamed is None else np.where(self.rows < 0, -1, renamed[self.rows])
+        rows = self.rows if new_rows is None else np.where(self.rows < 0, -1, new_rows[self.rows])
         numbers = np.array([self.candidates, self.trained], np.int64)
         content = io.BytesIO()
         np.savez(content, codes=faiss.serialize_index(self._codes), rows=rows, numbers=numbers)
-        aside = path.with_name(path.name + UNFINISHED)
-        aside.write_bytes(content.getbuffer())
-        aside.replace(path)
+        unfinished = path.with_name(path.name + UNFINISHED)
+        unfinished.write_bytes(content.getbuffer())
+        unfinished.replace(path)
         return hashlib.sha256(content.getbuffer()).hexdigest()
 
     @classmethod

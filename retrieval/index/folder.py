@@ -26,19 +26,19 @@ PASSAGES = "passages.sqlite"
 VECTORS = "vectors.f32"
 CODES = "codes.npz"
 UNFINISHED = ".new"
-"""Behind the name of a file while it is written."""
+"""Suffix of a file while it is written."""
 LOCK = "vivavoce-index.lock"
-"""The file that the one writer locks. What it says is of no account, and it may stay behind."""
+"""The file that the one writer locks. Its content means nothing, and it may stay behind."""
 GENERATION_FILES = frozenset(
     {PASSAGES, f"{PASSAGES}-wal", f"{PASSAGES}-shm", f"{PASSAGES}-journal", VECTORS, CODES, CODES + UNFINISHED}
 )
-"""All that a generation may hold."""
+"""Names of the files of a generation."""
 _GENERATION = re.compile(r"generation-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an index folder says about itself.
+    """The manifest of an index folder.
 
     Attributes:
         generation: Name of the folder that holds its files.
@@ -54,12 +54,12 @@ class Manifest:
 
 
 def is_index(path: str | Path) -> bool:
-    """Whether a folder says that it is an index (it may still be damaged)."""
+    """Whether a folder has a manifest; the index may still be damaged."""
     return (Path(path) / MANIFEST).is_file()
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read what an index folder says about itself, without opening the index.
+    """Read the manifest of an index folder, without opening the index.
 
     Raises:
         IndexNotFound: If there is no index.
@@ -80,18 +80,18 @@ def read_manifest(path: str | Path) -> Manifest:
         )
     if checksum != _checksum(content):
         raise IndexCorrupt(f"{root / MANIFEST} was changed: build the index again with {rebuild_hint(root)}.")
-    return Manifest(**{one.name: content[one.name] for one in fields(Manifest)})
+    return Manifest(**{item.name: content[item.name] for item in fields(Manifest)})
 
 
-def missing_file(file: Path) -> int:
-    """How many bytes a database that nobody is writing to lacks, by what its first page says."""
+def missing_bytes(file: Path) -> int:
+    """How many bytes are missing at the end of an SQLite file that nobody writes to, by the size in its header."""
     with file.open("rb") as stream:
         head = stream.read(100)
     size = int.from_bytes(head[16:18], "big") if len(head) == 100 else 1
     return int.from_bytes(head[28:32], "big") * (65536 if size == 1 else size) - file.stat().st_size
 
 
-def file_signature(root: Path) -> tuple[int, ...]:
+def manifest_signature(root: Path) -> tuple[int, ...]:
     """Inode, time and size of the manifest, which change with every new one; empty if there is none."""
     try:
         status = (root / MANIFEST).stat()
@@ -101,18 +101,18 @@ def file_signature(root: Path) -> tuple[int, ...]:
 
 
 def swap_manifest(root: Path, manifest: Manifest) -> None:
-    """Replace the manifest atomically, and have it on disk."""
+    """Replace the manifest atomically and durably."""
     content = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
     content["checksum"] = _checksum(content)
-    beside = root / (MANIFEST + UNFINISHED)
-    beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    sync_folder(beside)
-    os.replace(beside, root / MANIFEST)
+    unfinished = root / (MANIFEST + UNFINISHED)
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    sync_folder(unfinished)
+    os.replace(unfinished, root / MANIFEST)
     sync_folder(root)
 
 
 def sweep_generations(root: Path) -> None:
-    """Remove what no manifest speaks of: the generation before, or one whose write did not end."""
+    """Remove generations that the manifest does not name: replaced ones, and ones whose write was broken off."""
     try:
         live = read_manifest(root).generation
     except IndexNotFound:
@@ -140,7 +140,7 @@ def is_generation(entry: Path) -> bool:
 
 
 def is_ours(entry: Path) -> bool:
-    """Whether what lies in an index folder beside its manifest was put there by this module."""
+    """Whether an entry of an index folder, beside its manifest, belongs to the index."""
     return entry.name in (LOCK, MANIFEST + UNFINISHED) or is_generation(entry)
 
 
@@ -184,7 +184,7 @@ def only_writer(root: Path) -> Iterator[None]:
 
 @contextmanager
 def clear_errors(root: Path) -> Iterator[None]:
-    """Turn what the disk or SQLite says into errors that name the fix."""
+    """Turn errors of the disk or of SQLite into a ``StoreError`` that names the fix."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
@@ -198,7 +198,7 @@ def clear_errors(root: Path) -> Iterator[None]:
 
 
 def sync_folder(path: Path) -> None:
-    """Have a file, or a folder's entries, on disk."""
+    """Flush a file, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -206,15 +206,15 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def damaged_index(file: Path, error: Exception, root: Path) -> IndexCorrupt:
-    """The error for a file that is not as it was written."""
+    """The error for a damaged file."""
     return IndexCorrupt(f"{file} is damaged ({error}): build the index again with {rebuild_hint(root)}.")
 
 
 def rebuild_hint(root: Path | None) -> str:
     """The command that builds the index again."""
     return f"`vivavoce index DIR --out {root}`"
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -50,9 +50,9 @@ from .folder import (
     check_replaceable,
     clear_errors,
     damaged_index,
-    file_signature,
     is_ours,
-    missing_file,
+    manifest_signature,
+    missing_bytes,
     only_writer,
     read_manifest,
     rebuild_hint,
@@ -66,16 +66,16 @@ from .vectorlog import BLOCK, VectorLog
 from .vectors import Precision, VectorIndex
 
 logger = logging.getLogger(__name__)
-_CACHE = 65_536  # KiB of the database in memory at most: 2 MiB, the default, are read again and again by a large change
+_CACHE_KIB = 65_536  # of SQLite's page cache: with the default of 2 MiB, a large change reads pages again and again
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """How much there is.
+    """Size of an index.
 
     Attributes:
-        documents: Documents.
-        passages: Passages, each with a vector.
+        documents: Number of documents.
+        passages: Number of passages, each with a vector.
         removed: Vectors that belong to no passage any more; compacting takes them away.
         change: Number of the last change.
         bytes: On disk; 0 in memory.
@@ -89,7 +89,7 @@ class StoreStats:
 
 
 class Moved(Exception):
-    """Another writer changed the documents in question meanwhile: look again."""
+    """Another writer changed the same documents meanwhile: read them again."""
 
 
 class Store:
@@ -105,10 +105,10 @@ class Store:
         self._lock = threading.RLock()
         self._root: Path | None = None
         self._log: VectorLog | None = None
-        self._seen: tuple[int, ...] = ()  # the manifest's inode, time and size
-        self._change = table.change  # up to which the index is
-        self._next = 0  # row
-        self._kept = 0  # codes on disk
+        self._signature: tuple[int, ...] = ()  # the manifest's inode, time and size
+        self._change = table.change  # the last one that the index has
+        self._next_row = 0  # of the next vector
+        self._saved_codes = 0  # how many codes are on disk
         self._writable = True
         self._device: Device = "auto"
         self.manifest: Manifest | None = None
@@ -127,45 +127,45 @@ class Store:
             IndexCorrupt: If a file is missing, truncated or changed; the message names it and how to build it again.
         """
         root = Path(path)
-        seen = file_signature(root)
+        signature = manifest_signature(root)
         manifest = read_manifest(root)
         while True:
             try:
-                return cls._of_generation(root, manifest, seen, device, precision)
+                return cls._of_generation(root, manifest, signature, device, precision)
             except IndexCorrupt:
-                seen, before = file_signature(root), manifest
+                signature, before = manifest_signature(root), manifest
                 manifest = read_manifest(root)
                 if manifest == before:  # else a writer replaced the generation between the two reads
                     raise
 
     @classmethod
     def _of_generation(
-        cls, root: Path, manifest: Manifest, seen: tuple[int, ...], device: Device, precision: Precision
+        cls, root: Path, manifest: Manifest, signature: tuple[int, ...], device: Device, precision: Precision
     ) -> Self:
         folder = root / manifest.generation
         table, writable = _open_table(root, folder / PASSAGES)
         try:
             store = cls(table, VectorIndex(manifest.dim, device=device, precision=precision))
-            store._root, store.manifest, store._seen, store._device = root, manifest, seen, device
+            store._root, store.manifest, store._signature, store._device = root, manifest, signature, device
             store._log = VectorLog(folder / VECTORS, manifest.dim)
             store.index.exact = store._log.rows
             store._change, store._writable = -1, writable
             with store._readable(), table.reading():
                 store._catch_up()
                 checksum = table.codes_checksum
-            store._take_codes(folder / CODES, checksum)
+            store._load_codes(folder / CODES, checksum)
         except BaseException:
             table.close()
             raise
         return store
 
-    def _take_codes(self, file: Path, checksum: str | None) -> None:
-        """Use the codes that are kept, if they are as they were written; else make them again, as they can be."""
+    def _load_codes(self, file: Path, checksum: str | None) -> None:
+        """Load the saved codes; train them again if the file is not the one that was written."""
         if not file.exists():
             return
         codes = FastScan.load(file, checksum)
         if codes is not None:
-            self._kept = len(codes)
+            self._saved_codes = len(codes)
             self.index.take(codes)
             return
         # Also where the writer was an earlier version, which kept no checksum. The next change keeps the new ones.
@@ -182,7 +182,7 @@ class Store:
             IndexCorrupt: If a file was damaged meanwhile.
         """
         with self._lock, self._readable():
-            self._follow()
+            self._follow_manifest()
             with self.table.reading():
                 self._catch_up()
                 yield
@@ -200,7 +200,7 @@ class Store:
             return self.table.center
 
     def stats(self) -> StoreStats:
-        """How much there is."""
+        """Size of the index."""
         with self.reading():
             removed = self.table.vectors - len(self.table)
             size = 0
@@ -221,12 +221,12 @@ class Store:
                 raise StoreError(f"{file} cannot be read now ({error}): try again.", retryable=True) from error
             raise damaged_index(file, error, self._root) from error
 
-    def _follow(self) -> None:
-        """Turn to the generation that is valid now, if there is another one."""
+    def _follow_manifest(self) -> None:
+        """Switch to the generation that the manifest names now."""
         if self._root is None:
             return
-        seen = file_signature(self._root)
-        if seen == self._seen or not seen:  # a folder that was taken away: what is open is still good
+        signature = manifest_signature(self._root)
+        if signature == self._signature or not signature:  # a folder that was taken away: what is open is still good
             return
         manifest = read_manifest(self._root)
         # Vectors of another embedder cannot be compared with ours: then what is open is still good.
@@ -234,32 +234,32 @@ class Store:
             fresh = type(self).open(self._root, self._device, self.index.precision)
             self.table.close()
             self.table, self.index, self.manifest = fresh.table, fresh.index, fresh.manifest
-            self._log, self._writable, self._kept = fresh._log, fresh._writable, fresh._kept
-            self._change, self._next = fresh._change, fresh._next
-        self._seen = seen
+            self._log, self._writable, self._saved_codes = fresh._log, fresh._writable, fresh._saved_codes
+            self._change, self._next_row = fresh._change, fresh._next_row
+        self._signature = signature
 
     def _catch_up(self) -> None:
-        """Bring the vectors in memory to the state that the table is in."""
+        """Apply to the vectors in memory the changes that the table has and they lack."""
         change = self.table.change
         if change == self._change or self._log is None:
             return
         removed = self.table.removed(self._change)
         self.index.remove(removed)
-        following, sums = self._next, self.table.sums(self._next)
-        if following == 0:
+        next_row, sums = self._next_row, self.table.sums(self._next_row)
+        if next_row == 0:
             self.index.reserve(len(self.table))
         try:
             for vectors in self._log.blocks(sums):
-                rows = np.arange(following, following + len(vectors))
-                kept = ~np.isin(rows, removed)
-                self.index.add(vectors[kept], rows[kept])
-                following += len(vectors)
+                rows = np.arange(next_row, next_row + len(vectors))
+                is_live = ~np.isin(rows, removed)
+                self.index.add(vectors[is_live], rows[is_live])
+                next_row += len(vectors)
         except IndexCorrupt as error:
-            self.index.remove(np.arange(self._next, following))
+            self.index.remove(np.arange(self._next_row, next_row))
             raise IndexCorrupt(f"{error}: build the index again with {rebuild_hint(self._root)}.") from error
-        if self.index.precision == "int8" and following:
-            self._log.rows(np.array([following - 1]))  # from now on it is open: compacting takes the file away
-        self._next = following
+        if self.index.precision == "int8" and next_row:
+            self._log.rows(np.array([next_row - 1]))  # from now on it is open: compacting takes the file away
+        self._next_row = next_row
         self._change = change
 
     # --- changing -----------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class Store:
         vectors: NDArray[np.float32] | None = None,
         center: NDArray[np.float32] | None = None,
     ) -> None:
-        """Take documents out and put documents in, all or nothing.
+        """Remove documents and insert documents, all or nothing.
 
         Args:
             removed: Sources of documents to take out; those that are not there are passed over.
@@ -291,49 +291,49 @@ class Store:
         with self._writing():
             with self.table.writing():
                 sources = [cut.document.source for cut in cuts]
-                there = self.table.keys(sources)
+                stored = self.table.keys(sources)
                 first = self.table.vectors
-                rows = {name: first + place for place, name in enumerate(fresh)}
-                keeping = [chunk.id for cut in cuts for chunk in cut.chunks if chunk.id not in rows]
-                if not there.keys() >= {*keeping}:
+                rows = {name: first + position for position, name in enumerate(fresh)}
+                reused_ids = [chunk.id for cut in cuts for chunk in cut.chunks if chunk.id not in rows]
+                if not stored.keys() >= {*reused_ids}:
                     raise Moved
-                kept = {name: there[name] for name in keeping}
-                gone = self.table.remove([*removed, *sources], frozenset(kept.values()))
-                self.table.insert(cuts, kept | rows)
+                reused = {name: stored[name] for name in reused_ids}
+                unused = self.table.remove([*removed, *sources], frozenset(reused.values()))
+                self.table.insert(cuts, reused | rows)
                 if len(added):
                     crc32 = 0 if self._log is None else self._log.append(first, added)
                     self.table.append_sum(first, len(added), crc32)
                 if center is not None:
                     self.table.center = center
-            self.index.remove(gone)
+            self.index.remove(unused)
             if len(added):
                 self.index.add(added, np.arange(first, first + len(added)))
             # Nobody else can have changed anything meanwhile: there is one writer.
-            self._change, self._next = self.table.change, first + len(added)
+            self._change, self._next_row = self.table.change, first + len(added)
             self._tune()
 
     def _tune(self) -> None:
-        """Make codes of the vectors when there are many, and keep them: the next one to open the index has them."""
-        new = self.index.tune()
+        """Train codes if there are many vectors, and save them for whoever opens the index next."""
+        retrained = self.index.tune()
         codes = self.index.quick
         # Those that are not kept have to be made again by everybody who opens the index.
-        if self._log is not None and codes is not None and (new or len(codes) > 1.1 * self._kept):
+        if self._log is not None and codes is not None and (retrained or len(codes) > 1.1 * self._saved_codes):
             self.table.codes_checksum = codes.save(self._log.path.with_name(CODES))
-            self._kept = len(codes)
+            self._saved_codes = len(codes)
 
     def remove(self, sources: Sequence[str] | None = None, where: Where | None = None) -> int:
         """See `LocalKnowledge.delete`."""
         if sources is None and where is None:
             raise ValueError("say which documents to take out: sources, where, or both.")
         with self.reading():
-            found = self.table.sources if where is None else self.table.sources_where(where)
-        named = found if sources is None else sorted(set(found) & set(sources))
-        if named:
-            self.replace(named)
-        return len(named)
+            matching = self.table.sources if where is None else self.table.sources_where(where)
+        doomed = matching if sources is None else sorted(set(matching) & set(sources))
+        if doomed:
+            self.replace(doomed)
+        return len(doomed)
 
     def compact(self) -> None:
-        """Write an index folder anew, without what was removed.
+        """Rewrite the index folder without removed vectors.
 
         Raises:
             StoreError: If it cannot be written. What was there is still there.
@@ -342,7 +342,7 @@ class Store:
             raise StoreError("An index in memory has nothing to compact: save it into a folder.", stage="save")
         with self._writing():
             self._rewrite(self._root, self.manifest.embedder, self.manifest.fingerprint)
-            self._follow()
+            self._follow_manifest()
 
     def write(self, path: str | Path, embedder: str, fingerprint: str) -> None:
         """Write everything into a folder: a new one, an empty one, or one that holds an index, which is replaced.
@@ -393,9 +393,9 @@ class Store:
                     if len(vectors):
                         copy.execute("INSERT INTO appended VALUES (?, ?, ?)", (first, len(vectors), crc32))
                 if self.index.quick is not None:
-                    renamed = np.full(int(rows[-1]) + 1 if len(rows) else 0, -1)
-                    renamed[rows] = np.arange(len(rows))
-                    checksum = self.index.quick.save(generation / CODES, renamed)
+                    new_rows = np.full(int(rows[-1]) + 1 if len(rows) else 0, -1)
+                    new_rows[rows] = np.arange(len(rows))
+                    checksum = self.index.quick.save(generation / CODES, new_rows)
                     copy.execute("INSERT INTO codes VALUES (?)", (checksum,))
             finally:
                 copy.close()
@@ -407,7 +407,7 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Be the only writer, of the newest state, which nobody reads meanwhile."""
+        """Hold all locks for a change of the newest state."""
         if self._root is None:
             with self._lock:
                 yield
@@ -417,7 +417,7 @@ class Store:
         with clear_errors(self._root), self._turn, only_writer(self._root), self._lock:
             sweep_generations(self._root)  # what a writer left that was killed while it made a new generation
             with self._readable():
-                self._follow()
+                self._follow_manifest()
                 with self.table.reading():
                     self._catch_up()
             yield
@@ -425,26 +425,26 @@ class Store:
     # --- as a whole ---------------------------------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
-        """Look through everything, and say in sentences what is wrong; empty if nothing is."""
+        """Verify everything; a sentence for each fault, none if the index is sound."""
         with self._lock:
-            found = self.table.problems()
+            faults = self.table.problems()
             if self._root is None or self.manifest is None or self._log is None:
-                return found
+                return faults
             folder = self._root / self.manifest.generation
-            found = [f"{folder / PASSAGES}: {problem}" for problem in found]
+            faults = [f"{folder / PASSAGES}: {problem}" for problem in faults]
             try:
                 for _ in self._log.blocks(self.table.sums()):
                     pass
             except (IndexCorrupt, sqlite3.DatabaseError) as error:
-                found.append(str(error))
+                faults.append(str(error))
             # Other generations are being written now, or were when their writer was killed: the next one sweeps them.
             known = (MANIFEST, self.manifest.generation)
             beside = (entry for entry in self._root.iterdir() if entry.name not in known and not is_ours(entry))
-            strange = [*beside, *(file for file in folder.iterdir() if file.name not in GENERATION_FILES)]
-            return found + [f"{entry} is no part of the index" for entry in sorted(strange)]
+            foreign = [*beside, *(file for file in folder.iterdir() if file.name not in GENERATION_FILES)]
+            return faults + [f"{entry} is no part of the index" for entry in sorted(foreign)]
 
     def close(self) -> None:
-        """Let go of the files. The store is of no use afterwards."""
+        """Close the files. The store cannot be used afterwards."""
         with self._lock:
             self.table.close()
 
@@ -457,13 +457,13 @@ def _discard_lock(root: Path) -> None:
 
 
 def _open_table(root: Path, file: Path) -> tuple[PassageTable, bool]:
-    """The database of a generation, and whether it can be written."""
+    """Open the database of a generation; also, whether it can be written."""
     if not file.exists():
         raise IndexCorrupt(f"{file} is missing: build the index again with {rebuild_hint(root)}.")
-    log = file.with_name(f"{file.name}-wal")
-    aside: Path | None = None
+    wal = file.with_name(f"{file.name}-wal")
+    copied: Path | None = None
     try:
-        missing = 0 if log.exists() and log.stat().st_size else missing_file(file)
+        missing = 0 if wal.exists() and wal.stat().st_size else missing_bytes(file)
         if missing > 0:
             raise IndexCorrupt(
                 f"{file} is truncated ({missing:,} bytes): build the index again with {rebuild_hint(root)}."
@@ -475,21 +475,21 @@ def _open_table(root: Path, file: Path) -> tuple[PassageTable, bool]:
             # WAL needs a place for its shared memory. Where nothing can be written, nobody else writes either.
             connection.close()
             writable = False
-            if log.exists() and log.stat().st_size:
+            if wal.exists() and wal.stat().st_size:
                 # Changes that are committed may stand in the log only: read both where SQLite can bring them together.
-                aside = Path(tempfile.mkdtemp(prefix="vivavoce-"))
-                for one in (file, log):
-                    shutil.copy(one, aside)
-                connection = _connect((aside / file.name).as_uri())
+                copied = Path(tempfile.mkdtemp(prefix="vivavoce-"))
+                for original in (file, wal):
+                    shutil.copy(original, copied)
+                connection = _connect((copied / file.name).as_uri())
             else:
                 connection = _connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1")
             connection.execute("SELECT change FROM state").fetchone()
-        connection.execute(f"PRAGMA cache_size = {-_CACHE}")
+        connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
     except (OSError, sqlite3.Error) as error:
         raise damaged_index(file, error, root) from error
     table = PassageTable(connection)
-    if aside is not None:
-        weakref.finalize(table, shutil.rmtree, aside, ignore_errors=True)
+    if copied is not None:
+        weakref.finalize(table, shutil.rmtree, copied, ignore_errors=True)
     return table, writable
 
 

@@ -30,29 +30,29 @@ from ..query.keyword import content_terms, match_expression, terms
 from ..query.sounds import SoundAlikes
 from .schema import CODES_TABLE, SCHEMA
 
-Found = tuple[float, float | None, float | None]
-"""A passage's score, similarity and coverage."""
+Scores = tuple[float, float | None, float | None]
+"""Score, similarity and coverage of a passage."""
 
-_written = json.JSONEncoder(allow_nan=False).encode  # made once: `json.dumps` makes one for each call
-_COUNTED = 10_000  # terms whose counts are kept
+_to_json = json.JSONEncoder(allow_nan=False).encode  # made once: `json.dumps` makes one for each call
+_MAX_COUNTED_TERMS = 10_000  # terms whose counts are kept
 
-_JOINED = "FROM passages AS p JOIN documents AS d ON d.id = p.document"
+_JOIN = "FROM passages AS p JOIN documents AS d ON d.id = p.document"
 _FIELDS = (
-    f"p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start, p.page {_JOINED}"
+    f"p.id, p.key, p.text, d.source, p.heading, d.title, d.metadata, p.first, p.last, p.body_start, p.page {_JOIN}"
 )
-_NAMED = "SELECT id AS document, source, title, metadata FROM documents"
-_WORDS = f"SELECT p.id, d.title, p.heading, substr(p.text, p.body_start + 1) {_JOINED}"
+_DOCUMENTS = "SELECT id AS document, source, title, metadata FROM documents"
+_INDEXED_TEXTS = f"SELECT p.id, d.title, p.heading, substr(p.text, p.body_start + 1) {_JOIN}"
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A document and the chunks it was cut into; `of` makes them.
+    """A document with its chunks, ready to be stored; `of` makes one.
 
     Attributes:
         document: The document.
         chunks: Its chunks.
         metadata: The document's metadata, as JSON.
-        digest: SHA-256 of all that its passages depend on: two cuts with the same one need not be told apart.
+        digest: SHA-256 of all that its passages depend on; equal for an unchanged document.
     """
 
     document: Document
@@ -62,27 +62,27 @@ class Cut:
 
     @classmethod
     def of(cls, document: Document, chunks: tuple[Chunk, ...], vectors: NDArray[np.float32] | None = None) -> Self:
-        """Look at a document that was cut.
+        """Join a document and its chunks, and digest them.
 
         Args:
             document: The document.
             chunks: Its chunks.
-            vectors: Those of its chunks, where the owner gives them.
+            vectors: Vectors of its chunks, where the caller gives them.
 
         Raises:
             LoadingError: If the metadata is not plain JSON.
         """
         try:
-            metadata = _written(dict(document.metadata))
+            metadata = _to_json(dict(document.metadata))
         except (TypeError, ValueError) as error:
             raise LoadingError(f"The metadata of {document.source} is not plain JSON ({error}).") from error
-        places = " ".join(f"{chunk.id} {chunk.start} {chunk.end} {chunk.page}" for chunk in chunks)
-        told = hashlib.sha256("\0".join((document.text, document.title, metadata, places)).encode())
+        spans = " ".join(f"{chunk.id} {chunk.start} {chunk.end} {chunk.page}" for chunk in chunks)
+        checksum = hashlib.sha256("\0".join((document.text, document.title, metadata, spans)).encode())
         if shadowed(document.metadata):
-            told.update(b"\0metadata")  # earlier versions wrote other facts of it
+            checksum.update(b"\0metadata")  # earlier versions wrote other facts of it
         if vectors is not None:
-            told.update(np.ascontiguousarray(vectors, np.float32).tobytes())
-        return cls(document, chunks, metadata, told.hexdigest())
+            checksum.update(np.ascontiguousarray(vectors, np.float32).tobytes())
+        return cls(document, chunks, metadata, checksum.hexdigest())
 
     @property
     def title(self) -> str:
@@ -103,7 +103,7 @@ class PassageTable:
         connection.create_function("regexp", 2, self._matching, deterministic=True)
         self._lock = threading.RLock()
         self._depth = 0
-        self._counted: tuple[int, dict[str, int]] = (-1, {})  # passages that hold a term, at a change
+        self._counts_at: tuple[int, dict[str, int]] = (-1, {})  # passages that hold a term, at a change
         self._sounds: tuple[int, SoundAlikes] | None = None  # of the words at a change
         self._closed = weakref.finalize(self, connection.close)
 
@@ -160,7 +160,7 @@ class PassageTable:
         """Number of the last change."""
         return int(self._one("SELECT change FROM state"))
 
-    # --- what there is ------------------------------------------------------------------------------------------------
+    # --- properties and look-ups --------------------------------------------------------------------------------------
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ class PassageTable:
         """Row of each passage of these documents, by its key."""
         return dict(
             self._all(
-                f"SELECT p.key, p.id {_JOINED} WHERE d.source IN (SELECT value FROM json_each(?))",
+                f"SELECT p.key, p.id {_JOIN} WHERE d.source IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(sources)),),
             )
         )
@@ -245,8 +245,8 @@ class PassageTable:
             ValueError: If the filter is malformed.
         """
         sql, values = condition(where)
-        named = f"SELECT source FROM ({_NAMED}) WHERE {sql} ORDER BY source"
-        return [source for (source,) in self._all(named, values)]
+        statement = f"SELECT source FROM ({_DOCUMENTS}) WHERE {sql} ORDER BY source"
+        return [source for (source,) in self._all(statement, values)]
 
     def values(self, key: str) -> tuple[Any, ...]:
         """All values that a key of the metadata has, sorted; numbers before texts."""
@@ -264,28 +264,28 @@ class PassageTable:
 
     def grouping(self, least: int) -> str | None:
         """See `LocalKnowledge.names`."""
-        found = self._all(
+        lines = self._all(
             "SELECT key, count(DISTINCT value) AS values_ FROM facts WHERE typeof(value) = 'text' GROUP BY key "
             "HAVING values_ BETWEEN ? AND ? ORDER BY values_ DESC, key = 'source', key LIMIT 1",
             (least, len(self) // 2),
         )
-        return str(found[0][0]) if found else None
+        return str(lines[0][0]) if lines else None
 
     def ordinary(self, key: str, share: float, sample: int) -> frozenset[str]:
         """See `LocalKnowledge.ordinary`."""
-        holding: dict[str, set[Any]] = {}
-        told = self._all(
-            f"SELECT f.value, d.title || ' ' || p.text {_JOINED} "
+        values_with: dict[str, set[Any]] = {}
+        lines = self._all(
+            f"SELECT f.value, d.title || ' ' || p.text {_JOIN} "
             "JOIN facts AS f ON f.document = p.document AND f.key = ? ORDER BY p.id * 2654435761 % 4294967296 LIMIT ?",
             (key, sample),
         )
-        for value, text in told:
+        for value, text in lines:
             for term in set(terms(text)):
-                holding.setdefault(term, set()).add(value)
-        least = max(2.0, share * len({value for value, _ in told}))
-        return frozenset(term for term, values in holding.items() if len(values) >= least)
+                values_with.setdefault(term, set()).add(value)
+        least = max(2.0, share * len({value for value, _ in lines}))
+        return frozenset(term for term, values in values_with.items() if len(values) >= least)
 
-    # --- finding ------------------------------------------------------------------------------------------------------
+    # --- search -------------------------------------------------------------------------------------------------------
 
     def keyword(
         self,
@@ -302,15 +302,15 @@ class PassageTable:
             k: How many at most.
             column_weights: What a word counts in the title, in the headings and in the body.
             where: Only passages whose document this holds for.
-            others: Rows among which as many are looked for besides.
+            others: Sets of rows, int64, that are each searched for k more.
 
         Returns:
             Coverage of each row, best first: its BM25 score as a share of what a passage would get that repeats every
             term for ever, in [0, 1). Unlike BM25 itself it does not grow with the length of the query, and terms that
             stand nowhere (misheard, perhaps) count as rare ones that are missing.
         """
-        asked = content_terms(query)
-        if not asked:
+        query_terms = content_terms(query)
+        if not query_terms:
             return {}
         searches: list[tuple[str, list[Any]]] = [("", [])]
         if where is not None:
@@ -319,32 +319,34 @@ class PassageTable:
         searches += [(" AND rowid IN (SELECT value FROM json_each(?))", [json.dumps(rows.tolist())]) for rows in others]
         with self.reading():
             count = len(self)
-            holding = self._holding(asked)
+            passage_counts = self._passage_counts(query_terms)
             # A term that most passages hold adds nothing to a score, and makes all of them be scored.
-            telling = [term for term in asked if 0 < 2 * holding[term] <= count] or [t for t in asked if holding[t]]
-            if not telling:
+            selective = [term for term in query_terms if 0 < 2 * passage_counts[term] <= count] or [
+                t for t in query_terms if passage_counts[t]
+            ]
+            if not selective:
                 return {}
-            found = [
+            hits = [
                 line
-                for only, values in searches
+                for restriction, values in searches
                 for line in self._all(
                     "SELECT rowid, bm25(words, ?, ?, ?) AS cost FROM words "
-                    f"WHERE words MATCH ?{only} ORDER BY cost, rowid LIMIT ?",
-                    (*column_weights, match_expression(telling), *values, k),
+                    f"WHERE words MATCH ?{restriction} ORDER BY cost, rowid LIMIT ?",
+                    (*column_weights, match_expression(selective), *values, k),
                 )
             ]
-        limit = sum(_most(holding[term], count) for term in asked)
-        return {row: -cost / limit for row, cost in found}
+        maximum = sum(_max_bm25(passage_counts[term], count) for term in query_terms)
+        return {row: -cost / maximum for row, cost in hits}
 
     def sounding(self, query: str) -> str | None:
-        """A query in which words that stand nowhere are replaced by those here that sound most like them.
+        """Correct a query by sound: words that no passage holds become the indexed words that sound most like them.
 
         Returns:
             The words of the query; None if there is nothing to replace, or nothing to replace it by.
         """
-        heard = terms(query)
+        query_terms = terms(query)
         with self.reading():
-            unknown = {term for term, count in self._holding(content_terms(query)).items() if not count}
+            unknown = {term for term, count in self._passage_counts(content_terms(query)).items() if not count}
             if not unknown:
                 return None
             change = self.change
@@ -352,29 +354,29 @@ class PassageTable:
                 words = (word for (word,) in self._each("SELECT word FROM vocabulary"))
                 self._sounds = (change, SoundAlikes(words, self._sounds[1] if self._sounds else None))
             alikes = self._sounds[1]
-        meant = [
+        corrected = [
             (alikes.nearest(term, following) if term in unknown else None) or term
-            for term, following in zip(heard, [*heard[1:], ""], strict=True)
+            for term, following in zip(query_terms, [*query_terms[1:], ""], strict=True)
         ]
-        return " ".join(meant) if meant != heard else None
+        return " ".join(corrected) if corrected != query_terms else None
 
-    def _holding(self, terms_: Sequence[str]) -> dict[str, int]:
-        """How many passages hold each term; the readings of one question share most of them."""
+    def _passage_counts(self, terms_: Sequence[str]) -> dict[str, int]:
+        """Document frequency of each term, in passages; cached, as the readings of a query share most terms."""
         change = self.change
-        if self._counted[0] != change or len(self._counted[1]) > _COUNTED:
-            self._counted = (change, {})
-        known = self._counted[1]
+        if self._counts_at[0] != change or len(self._counts_at[1]) > _MAX_COUNTED_TERMS:
+            self._counts_at = (change, {})
+        counts = self._counts_at[1]
         for term in terms_:
-            if term not in known:
+            if term not in counts:
                 sql = "SELECT count(*) FROM words WHERE words MATCH ?"
-                known[term] = int(self._one(sql, (match_expression([term]),)))
-        return {term: known[term] for term in terms_}
+                counts[term] = int(self._one(sql, (match_expression([term]),)))
+        return {term: counts[term] for term in terms_}
 
-    def passages(self, rows: Sequence[int], found: Sequence[Found]) -> tuple[Passage, ...]:
-        """The passages in these rows, in this order, each with how it was found."""
+    def passages(self, rows: Sequence[int], scores: Sequence[Scores]) -> tuple[Passage, ...]:
+        """The passages in these rows, in this order, each with its scores."""
         lines = self._all(f"SELECT {_FIELDS} WHERE p.id IN (SELECT value FROM json_each(?))", (json.dumps(list(rows)),))
         by_row = {row: values for row, *values in lines}
-        return tuple(_passage(by_row[row], told) for row, told in zip(rows, found, strict=True))
+        return tuple(_passage(by_row[row], row_scores) for row, row_scores in zip(rows, scores, strict=True))
 
     def get(self, sources: Sequence[str] | None, where: Where | None, limit: int | None, offset: int) -> list[Passage]:
         """Passages of these documents that a filter holds for, in the order of their rows.
@@ -382,13 +384,13 @@ class PassageTable:
         Raises:
             ValueError: If the filter is malformed.
         """
-        chosen, values = _chosen(sources, where, limit, offset)
-        found = self._all(
-            f"SELECT {_FIELDS} WHERE d.id IN (SELECT document FROM ({_NAMED}) WHERE {chosen}) "
+        selection, values = _selection(sources, where, limit, offset)
+        lines = self._all(
+            f"SELECT {_FIELDS} WHERE d.id IN (SELECT document FROM ({_DOCUMENTS}) WHERE {selection}) "
             "ORDER BY p.id LIMIT ? OFFSET ?",
             values,
         )
-        return [_passage(fields) for _, *fields in found]
+        return [_passage(fields) for _, *fields in lines]
 
     def entries(
         self, sources: Sequence[str] | None, where: Where | None, limit: int | None, offset: int
@@ -398,31 +400,31 @@ class PassageTable:
         Raises:
             ValueError: If the filter is malformed.
         """
-        chosen, values = _chosen(sources, where, limit, offset)
+        selection, values = _selection(sources, where, limit, offset)
         lines = self._all(
-            "SELECT source, title, metadata, (SELECT count(*) FROM passages AS p WHERE p.document = named.document) "
-            f"FROM ({_NAMED}) AS named WHERE {chosen} ORDER BY document LIMIT ? OFFSET ?",
+            "SELECT source, title, metadata, (SELECT count(*) FROM passages AS p WHERE p.document = entry.document) "
+            f"FROM ({_DOCUMENTS}) AS entry WHERE {selection} ORDER BY document LIMIT ? OFFSET ?",
             values,
         )
         return [Entry(source, title, json.loads(metadata), count) for source, title, metadata, count in lines]
 
     def rows(self, keys: Sequence[str]) -> list[int]:
         """Rows of passages, by their keys; those that are not there are left out."""
-        named = dict(
+        row_by_key = dict(
             self._all(
                 "SELECT key, id FROM passages WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
             )
         )
-        return [named[key] for key in keys if key in named]
+        return [row_by_key[key] for key in keys if key in row_by_key]
 
     # --- changing; inside `writing` -----------------------------------------------------------------------------------
 
     def append_sum(self, first: int, count: int, crc32: int) -> None:
-        """Say that vectors are there."""
+        """Record an append of vectors as committed."""
         self._connection.execute("INSERT INTO appended VALUES (?, ?, ?)", (first, count, crc32))
 
     def insert(self, cuts: Sequence[Cut], rows: Mapping[str, int]) -> None:
-        """Add documents that are not there.
+        """Insert documents.
 
         Args:
             cuts: The documents and their chunks.
@@ -432,107 +434,111 @@ class PassageTable:
             LoadingError: If a source is there already.
         """
         last = number = int(self._one("SELECT coalesce(max(id), 0) FROM documents"))
-        documents, passages, told = [], [], []
-        written: set[str] = set()
+        documents, passages, document_facts = [], [], []
+        vocabulary: set[str] = set()
         for cut in cuts:
             number += 1
             source, metadata = cut.document.source, cut.document.metadata
             documents.append((number, source, cut.title, cut.digest, cut.metadata))
-            told += [(*fact, number) for fact in facts(metadata, source, cut.title)]
+            document_facts += [(*fact, number) for fact in facts(metadata, source, cut.title)]
             for chunk in cut.chunks:
-                place = (chunk.start, chunk.end, chunk.body_start, chunk.page)
-                passages.append((rows[chunk.id], chunk.id, number, chunk.heading, chunk.text, *place))
-                written.update(terms(f"{chunk.title} {chunk.heading} {chunk.body}"))
-        run = self._connection.executemany
+                span = (chunk.start, chunk.end, chunk.body_start, chunk.page)
+                passages.append((rows[chunk.id], chunk.id, number, chunk.heading, chunk.text, *span))
+                vocabulary.update(terms(f"{chunk.title} {chunk.heading} {chunk.body}"))
+        executemany = self._connection.executemany
         try:
-            run("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", documents)
-            run("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", passages)
+            executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", documents)
+            executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", passages)
         except sqlite3.IntegrityError as error:
             raise LoadingError("Two documents have the same source: give each its own.") from error
-        # Told by the database, as when they are taken out: SQLite has its own idea of what a text with zeros in it is.
-        self._connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_WORDS} WHERE d.id > ?", (last,))
-        run("INSERT OR IGNORE INTO facts (key, value, document) VALUES (?, ?, ?)", told)
-        run("INSERT OR IGNORE INTO vocabulary VALUES (?)", ((word,) for word in sorted(written)))
+        # Read back from the database, as on deletion: SQLite has its own idea of what a text with zeros in it is.
+        self._connection.execute(
+            f"INSERT INTO words (rowid, title, heading, body) {_INDEXED_TEXTS} WHERE d.id > ?", (last,)
+        )
+        executemany("INSERT OR IGNORE INTO facts (key, value, document) VALUES (?, ?, ?)", document_facts)
+        executemany("INSERT OR IGNORE INTO vocabulary VALUES (?)", ((word,) for word in sorted(vocabulary)))
 
     def remove(self, sources: Sequence[str], keep: frozenset[int] = frozenset()) -> NDArray[np.int64]:
-        """Take documents out, with their passages.
+        """Delete documents and their passages.
 
         Args:
-            sources: Of the documents; those that are not there are passed over.
-            keep: Rows whose vectors will be taken by other passages in this change.
+            sources: Sources of the documents; unknown ones are ignored.
+            keep: Rows whose vectors passages inserted in this change will use.
 
         Returns:
-            Rows whose vectors belong to no passage now.
+            Rows whose vectors no passage uses any more, ascending.
         """
-        named = json.dumps(list(sources))
-        run = self._connection.execute
-        # The keyword index keeps no text of its own: it has to be told what it forgets.
-        run(
-            f"INSERT INTO words (words, rowid, title, heading, body) SELECT 'delete', * FROM ({_WORDS} "
+        encoded = json.dumps(list(sources))
+        execute = self._connection.execute
+        # The keyword index is contentless: a deletion has to pass the indexed texts.
+        execute(
+            f"INSERT INTO words (words, rowid, title, heading, body) SELECT 'delete', * FROM ({_INDEXED_TEXTS} "
             "WHERE d.source IN (SELECT value FROM json_each(?)))",
-            (named,),
+            (encoded,),
         )
         ids = "SELECT id FROM documents WHERE source IN (SELECT value FROM json_each(?))"
-        gone = {row for (row,) in self._all(f"SELECT id FROM passages WHERE document IN ({ids})", (named,))} - keep
-        run(f"DELETE FROM passages WHERE document IN ({ids})", (named,))
-        run(f"DELETE FROM facts WHERE document IN ({ids})", (named,))
-        run("DELETE FROM documents WHERE source IN (SELECT value FROM json_each(?))", (named,))
-        lost = sorted(gone)
-        self._connection.executemany("INSERT INTO removed SELECT ?, change FROM state", [(row,) for row in lost])
-        return np.array(lost, np.int64)
+        orphaned = {
+            row for (row,) in self._all(f"SELECT id FROM passages WHERE document IN ({ids})", (encoded,))
+        } - keep
+        execute(f"DELETE FROM passages WHERE document IN ({ids})", (encoded,))
+        execute(f"DELETE FROM facts WHERE document IN ({ids})", (encoded,))
+        execute("DELETE FROM documents WHERE source IN (SELECT value FROM json_each(?))", (encoded,))
+        unused = sorted(orphaned)
+        self._connection.executemany("INSERT INTO removed SELECT ?, change FROM state", [(row,) for row in unused])
+        return np.array(unused, np.int64)
 
     # --- as a whole ---------------------------------------------------------------------------------------------------
 
     def copy_into(self, connection: sqlite3.Connection) -> NDArray[np.int64]:
-        """Fill an empty database with what is here, without what was removed: rows are counted anew from 0.
+        """Copy all documents into an empty database; rows are renumbered from 0, without gaps.
 
         Returns:
-            Which row here each new row was.
+            int64: the old row of each new one.
         """
         with self.reading():
             rows = _rows(self._all("SELECT id FROM passages ORDER BY id"))
-            new = {int(row): place for place, row in enumerate(rows)}
+            new_rows = {int(row): position for position, row in enumerate(rows)}
             connection.execute("BEGIN")
             for table, columns in (("documents", 5), ("facts", 3)):
                 marks = ", ".join("?" * columns)
                 connection.executemany(f"INSERT INTO {table} VALUES ({marks})", self._each(f"SELECT * FROM {table}"))
             connection.executemany(
                 "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((new[row], *rest) for row, *rest in self._each("SELECT * FROM passages ORDER BY id")),
+                ((new_rows[row], *rest) for row, *rest in self._each("SELECT * FROM passages ORDER BY id")),
             )
             connection.execute("UPDATE state SET center = ?", (self._one("SELECT center FROM state"),))
-            texts = self._each(f"SELECT d.title || ' ' || p.heading || ' ' || p.text {_JOINED}")
-            written = {word for (text,) in texts for word in terms(text)}
-            connection.executemany("INSERT INTO vocabulary VALUES (?)", ((word,) for word in sorted(written)))
-        connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_WORDS} ORDER BY p.id")
+            texts = self._each(f"SELECT d.title || ' ' || p.heading || ' ' || p.text {_JOIN}")
+            vocabulary = {word for (text,) in texts for word in terms(text)}
+            connection.executemany("INSERT INTO vocabulary VALUES (?)", ((word,) for word in sorted(vocabulary)))
+        connection.execute(f"INSERT INTO words (rowid, title, heading, body) {_INDEXED_TEXTS} ORDER BY p.id")
         connection.execute("INSERT INTO words (words) VALUES ('optimize')")
         connection.execute("COMMIT")
         return rows
 
     def problems(self) -> list[str]:
-        """What is wrong with the database, in sentences; empty if nothing is."""
+        """Verify the database; a sentence for each fault, none if it is sound."""
         try:
             with self._lock:
-                found = [str(line) for (line,) in self._all("PRAGMA integrity_check(5)") if line != "ok"]
-                if not found:
+                faults = [str(line) for (line,) in self._all("PRAGMA integrity_check(5)") if line != "ok"]
+                if not faults:
                     self._connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
         except sqlite3.DatabaseError as error:
             return [str(error)]
-        lost = self._one(
+        missing = self._one(
             "SELECT count(*) FROM passages AS p WHERE NOT EXISTS "
             "(SELECT 1 FROM appended AS a WHERE p.id BETWEEN a.first AND a.first + a.count - 1)"
         )
-        if lost:
-            found.append(f"{lost} passages have no vector")
+        if missing:
+            faults.append(f"{missing} passages have no vector")
         for _, *fields in self._each(f"SELECT {_FIELDS}"):
             passage = _passage(fields)
             digest = words_digest(passage.title, passage.heading, passage.text[passage.body_start :])
             if not passage.id.startswith(f"{passage.source}#{digest}"):
-                found.append(f"passage {passage.id} is not as it was written")
-        return found
+                faults.append(f"passage {passage.id} is not as it was written")
+        return faults
 
     def close(self) -> None:
-        """Let go of the database. The table is of no use afterwards."""
+        """Close the database. The table cannot be used afterwards."""
         with self._lock:
             self._closed()
 
@@ -547,7 +553,7 @@ class PassageTable:
         return iter(self._connection.execute(sql))
 
 
-def _chosen(
+def _selection(
     sources: Sequence[str] | None, where: Where | None, limit: int | None, offset: int
 ) -> tuple[str, list[Any]]:
     """A condition on `_NAMED`, and its values with those of LIMIT and OFFSET behind them."""
@@ -558,25 +564,36 @@ def _chosen(
         parts.append("source IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(list(sources)))
     if where is not None:
-        sql, given = condition(where)
+        sql, parameters = condition(where)
         parts.append(sql)
-        values += given
+        values += parameters
     return " AND ".join(parts), [*values, -1 if limit is None else limit, offset]
 
 
-def _most(holding: int, count: int) -> float:
+def _max_bm25(passages: int, count: int) -> float:
     """What one term adds to a BM25 score at most: ``idf · (k1 + 1)``, with FTS5's idf and its k1 of 1.2."""
-    return 2.2 * max(math.log((count - holding + 0.5) / (holding + 0.5)), 1e-6)
+    return 2.2 * max(math.log((count - passages + 0.5) / (passages + 0.5)), 1e-6)
 
 
-def _passage(fields: Sequence[Any], found: Found = (0.0, None, None)) -> Passage:
+def _passage(fields: Sequence[Any], scores: Scores = (0.0, None, None)) -> Passage:
     key, text, source, heading, title, metadata, first, last, body_start, page = fields
-    score, similarity, coverage = found
-    told, span = json.loads(metadata), (first, last)
+    score, similarity, coverage = scores
+    span = (first, last)
     return Passage(
-        key, text, source, score, heading, title, told, similarity, coverage, span, body_start=body_start, page=page
+        key,
+        text,
+        source,
+        score,
+        heading,
+        title,
+        json.loads(metadata),
+        similarity,
+        coverage,
+        span,
+        body_start=body_start,
+        page=page,
     )
 
 
-def _rows(found: Sequence[tuple[int]]) -> NDArray[np.int64]:
-    return np.fromiter((row for (row,) in found), np.int64, len(found))
+def _rows(lines: Sequence[tuple[int]]) -> NDArray[np.int64]:
+    return np.fromiter((row for (row,) in lines), np.int64, len(lines))

@@ -1,7 +1,7 @@
-"""Vectors in a file that only grows: float32 rows, one after the other, nothing else.
+"""An append-only file of vectors: float32 rows, one after the other, nothing else.
 
-How many of them count is said elsewhere, by whoever commits them (`PassageTable`). What stands behind that was left by
-a writer that was killed; the next one cuts it off.
+How many are committed is recorded in the database (`PassageTable`). Rows behind those were left by a writer that was
+killed; the next one cuts them off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import IndexCorrupt
 
 BLOCK = 65_536
-"""Vectors that are read or written at once where there are many."""
+"""Most vectors that are read or written at once."""
 
 
 class VectorLog:
@@ -30,7 +30,7 @@ class VectorLog:
         self._mapped: NDArray[np.float32] | None = None
 
     def append(self, rows: int, vectors: NDArray[np.float32]) -> int:
-        """Write vectors behind the first `rows`, and what stands there already is lost. On disk when it returns.
+        """Write vectors behind the first `rows`, over whatever follows those; on disk when it returns.
 
         Args:
             rows: How many are committed.
@@ -65,7 +65,7 @@ class VectorLog:
         return np.asarray(self._mapped[rows])
 
     def blocks(self, sums: Sequence[tuple[int, int, int]]) -> Iterator[NDArray[np.float32]]:
-        """Read committed vectors in pieces, and check them: an append is known to be whole when its last piece comes.
+        """Read committed vectors in blocks, and verify each append when its last block comes.
 
         Args:
             sums: First row, number of rows and CRC-32 of each append that is wanted, in order, without gaps.
@@ -81,18 +81,18 @@ class VectorLog:
         end = (sums[-1][0] + sums[-1][1]) * self._width
         try:
             with self.path.open("rb") as file:
-                missing = end - os.fstat(file.fileno()).st_size
-                if missing > 0:
-                    raise IndexCorrupt(f"{self.path} is truncated: {missing:,} bytes are missing at its end")
+                missing_bytes = end - os.fstat(file.fileno()).st_size
+                if missing_bytes > 0:
+                    raise IndexCorrupt(f"{self.path} is truncated: {missing_bytes:,} bytes are missing at its end")
                 file.seek(sums[0][0] * self._width)
                 for start, size, crc32 in sums:
-                    found = 0
+                    checksum = 0
                     for first in range(0, size, BLOCK):
                         block = np.fromfile(file, np.float32, min(BLOCK, size - first) * self._dim)
-                        found = zlib.crc32(block.data, found)
-                        if first + BLOCK >= size and found != crc32:
-                            which = f"vectors {start:,} to {start + size - 1:,}"
-                            raise IndexCorrupt(f"{self.path} was changed: {which} are not as they were written")
+                        checksum = zlib.crc32(block.data, checksum)
+                        if first + BLOCK >= size and checksum != crc32:
+                            damaged = f"vectors {start:,} to {start + size - 1:,}"
+                            raise IndexCorrupt(f"{self.path} was changed: {damaged} are not as they were written")
                         yield block.reshape(-1, self._dim)
         except OSError as error:
             problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"

@@ -1,4 +1,4 @@
-"""Nearest vectors by inner product: exact while they are few, by codes and then exactly when they are many."""
+"""Nearest vectors by inner product: an exact scan of few, of many by codes whose candidates are rescored exactly."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Precision = Literal["float32", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What a search among vectors found.
+    """The nearest vectors of each query.
 
     Attributes:
-        rows: int64, shape (queries, k): names of the vectors, best first; unless told, the order they were added in.
+        rows: int64, shape (queries, k): rows of the vectors, best first; by default, the order they were added in.
         scores: float32, shape (queries, k): inner products, for unit vectors the cosine.
     """
 
@@ -75,11 +75,11 @@ class VectorIndex:
         self.device: Literal["cpu", "cuda"] = _faiss_device(faiss, device)
         self._flat: Any = faiss.IndexFlatIP(dim)
         self.exact: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
-        """Where the vectors of some rows are as they were given: float32, shape (n, dim)."""
-        self._room = 0  # for so many vectors in all
+        """Reads the unquantized vectors of some rows: float32, shape (n, dim)."""
+        self._reserved = 0  # for so many vectors in all
         self._rows: NDArray[np.int64] | None = None  # of each vector; None while they are 0, 1, 2, …
         self.quick: FastScan | None = None
-        self._tuned = 0  # how many vectors there were when it was last tried
+        self._tuned_at = 0  # how many vectors there were when it was last tried
         self._mirror: Mirror | None = None  # on the GPU; the copy in main memory is the truth
         self._gpu_lock = threading.Lock()  # GPU indexes are not thread-safe
 
@@ -98,52 +98,52 @@ class VectorIndex:
             EmbeddingError: If a value is not finite.
         """
         self.check(vectors)
-        there = len(self)
-        end = there if self._rows is None else int(self._rows[-1]) + 1 if there else 0
-        following = np.arange(end, end + len(vectors))
-        named = following if rows is None else np.ascontiguousarray(rows, np.int64)
-        if named.shape != following.shape or (named < following).any() or (np.diff(named) < 1).any():
+        count = len(self)
+        end = count if self._rows is None else int(self._rows[-1]) + 1 if count else 0
+        expected = np.arange(end, end + len(vectors))
+        new_rows = expected if rows is None else np.ascontiguousarray(rows, np.int64)
+        if new_rows.shape != expected.shape or (new_rows < expected).any() or (np.diff(new_rows) < 1).any():
             raise ValueError(f"rows must be {len(vectors)} ascending numbers from {end} on.")
-        if self._rows is not None or not np.array_equal(named, following):
-            self._rows = np.concatenate([self.rows, named])
+        if self._rows is not None or not np.array_equal(new_rows, expected):
+            self._rows = np.concatenate([self.rows, new_rows])
         self._flat.add(np.ascontiguousarray(vectors, np.float32))
         if self.precision == "int8" and len(self) >= LEAST:
-            self._shrink()
-        if self.quick is not None and len(named):
-            self.quick.add(vectors, named)
+            self._quantize()
+        if self.quick is not None and len(new_rows):
+            self.quick.add(vectors, new_rows)
 
     def reserve(self, count: int) -> None:
         """Make room for so many vectors in all: an index that grows takes twice its memory while it moves."""
-        self._room = count
-        small = self.precision == "int8" and count >= LEAST
-        if not small or self._shrunk:  # else it is made anew before it is full
-            self._make_room()
+        self._reserved = count
+        quantizes = self.precision == "int8" and count >= LEAST
+        if not quantizes or self._quantized:  # else it is made anew before it is full
+            self._apply_reserve()
 
     @property
-    def _shrunk(self) -> bool:
+    def _quantized(self) -> bool:
         return int(self._flat.code_size) == self.dim  # bytes a vector
 
-    def _make_room(self) -> None:
-        held, wanted = self._flat.codes.size(), self._room * self._flat.code_size
-        if wanted > held:
-            self._flat.codes.resize(wanted)
-            self._flat.codes.resize(held)  # the room stays
+    def _apply_reserve(self) -> None:
+        used, needed = self._flat.codes.size(), self._reserved * self._flat.code_size
+        if needed > used:
+            self._flat.codes.resize(needed)
+            self._flat.codes.resize(used)  # the room stays
 
-    def _shrink(self) -> None:
-        """From four bytes a number to one; what comes later is kept so as well."""
-        if self._shrunk:
+    def _quantize(self) -> None:
+        """Store vectors as one byte a number instead of four, those added later too."""
+        if self._quantized:
             return
         faiss: Any = importlib.import_module("faiss")
         quantizer = faiss.ScalarQuantizer.QT_8bit
-        small = faiss.IndexScalarQuantizer(self.dim, quantizer, faiss.METRIC_INNER_PRODUCT)
+        quantized = faiss.IndexScalarQuantizer(self.dim, quantizer, faiss.METRIC_INNER_PRODUCT)
         vectors = self.vectors()
-        small.train(vectors)
-        small.add(vectors)
-        self._flat = small
-        self._make_room()
+        quantized.train(vectors)
+        quantized.add(vectors)
+        self._flat = quantized
+        self._apply_reserve()
 
     def tune(self, least: int = LEAST) -> bool:
-        """Make codes where there are none and enough vectors, or where most of what they were made for has changed.
+        """Train codes if there are enough vectors and none yet, or if most vectors changed since they were trained.
 
         Args:
             least: From how many vectors on codes are made.
@@ -154,14 +154,14 @@ class VectorIndex:
         changed = self.quick is not None and (
             len(self) > 4 * self.quick.trained or self.quick.lost > len(self.quick) // 4
         )
-        if len(self) < least or not (changed or (self.quick is None and len(self) > 2 * self._tuned)):
+        if len(self) < least or not (changed or (self.quick is None and len(self) > 2 * self._tuned_at)):
             return False
-        self._tuned = len(self)
+        self._tuned_at = len(self)
         self.quick = FastScan.train(self._flat, self.rows)
         return True
 
     def take(self, codes: FastScan) -> None:
-        """Use codes that were made of these vectors before: those that are gone are passed over, new ones are added."""
+        """Use codes trained earlier on these vectors: removed vectors are skipped, new ones are added."""
         codes.remove(codes.rows[~np.isin(codes.rows, self.rows)])
         new = self.rows[~np.isin(self.rows, codes.rows)]
         if len(new):
@@ -174,14 +174,14 @@ class VectorIndex:
             raise EmbeddingError("The vectors hold values that are not finite: check the embedder that made them.")
 
     def remove(self, rows: NDArray[np.int64]) -> None:
-        """Take vectors out; rows that are not there are passed over. The others keep their names."""
-        gone = np.isin(self.rows, rows)
-        if not gone.any():
+        """Remove vectors; unknown rows are ignored. The others keep their rows."""
+        removed = np.isin(self.rows, rows)
+        if not removed.any():
             return
         faiss: Any = importlib.import_module("faiss")
-        kept = self.rows[~gone]
-        self._flat.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(gone)))
-        self._rows = kept
+        remaining = self.rows[~removed]
+        self._flat.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(removed)))
+        self._rows = remaining
         if self.quick is not None:
             self.quick.remove(rows)
         if self._mirror is not None:
@@ -189,7 +189,7 @@ class VectorIndex:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """Names of all vectors, int64, shape (len(self),), ascending."""
+        """Rows of all vectors, int64, shape (len(self),), ascending."""
         return np.arange(len(self)) if self._rows is None else self._rows
 
     def search(self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None) -> Hits:
@@ -206,72 +206,72 @@ class VectorIndex:
         Raises:
             DimensionMismatch: If the queries are not of this index's length.
         """
-        asked = self._checked(queries)
-        held = len(self) if among is None else len(among)
-        k = min(k, held)
-        if k < 1 or not len(asked):
-            return Hits(np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32))
-        if self.exact is None or not self._shrunk:
-            return self._search(asked, k, among)
-        hits = self._search(asked, min(2 * k + 10, held), among)
+        queries = self._checked(queries)
+        available = len(self) if among is None else len(among)
+        k = min(k, available)
+        if k < 1 or not len(queries):
+            return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
+        if self.exact is None or not self._quantized:
+            return self._search(queries, k, among)
+        hits = self._search(queries, min(2 * k + 10, available), among)
         vectors = self.vectors(hits.rows.ravel()).reshape(*hits.rows.shape, self.dim)
-        return Hits(*best_of([(hits.rows, np.einsum("mkd,md->mk", vectors, asked))], k))
+        return Hits(*best_of([(hits.rows, np.einsum("mkd,md->mk", vectors, queries))], k))
 
-    def _search(self, asked: NDArray[np.float32], k: int, among: NDArray[np.int64] | None) -> Hits:
+    def _search(self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None) -> Hits:
         if among is not None:
-            found, scores = self._among(asked, k, self._places(np.ascontiguousarray(among, np.int64)))
+            positions, scores = self._search_rows(queries, k, self._positions(np.ascontiguousarray(among, np.int64)))
         elif self.device == "cuda" and k <= MOST:
-            return Hits(*self._on_gpu(asked, k))
+            return Hits(*self._search_gpu(queries, k))
         elif self.quick is not None and k <= len(self) // 16:
-            found, scores = self._quickly(self.quick, asked, k)
+            positions, scores = self._search_codes(self.quick, queries, k)
         else:
-            scores, found = self._flat.search(asked, k)
-        return Hits(found if self._rows is None else self._rows[found], scores)
+            scores, positions = self._flat.search(queries, k)
+        return Hits(positions if self._rows is None else self._rows[positions], scores)
 
-    def _quickly(
+    def _search_codes(
         self, codes: FastScan, queries: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        found = np.empty((len(queries), k), np.int64)
+        nearest = np.empty((len(queries), k), np.int64)
         scores = np.empty((len(queries), k), np.float32)
-        for line, (query, rows) in enumerate(zip(queries, codes.near(queries, k), strict=True)):
+        for number, (query, rows) in enumerate(zip(queries, codes.near(queries, k), strict=True)):
             if len(rows) < k:  # most of those that are near were taken out
-                scores[line : line + 1], found[line : line + 1] = self._flat.search(query[None], k)
+                scores[number : number + 1], nearest[number : number + 1] = self._flat.search(query[None], k)
                 continue
-            places = self._places(rows)
-            exact = self._at(places) @ query
-            best = np.argsort(-exact, kind="stable")[:k]
-            found[line], scores[line] = places[best], exact[best]
-        return found, scores
+            positions = self._positions(rows)
+            products = self._vectors_at(positions) @ query
+            best = np.argsort(-products, kind="stable")[:k]
+            nearest[number], scores[number] = positions[best], products[best]
+        return nearest, scores
 
-    def _among(
-        self, queries: NDArray[np.float32], k: int, places: NDArray[np.int64]
+    def _search_rows(
+        self, queries: NDArray[np.float32], k: int, positions: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Read the wanted vectors only if they are few; else all in their order, which memory is quicker at."""
+        """Search only these positions: gathered if they are few, else by a scan with a selector."""
         faiss: Any = importlib.import_module("faiss")  # its stubs do not know selectors
-        if len(places) < len(self) // 4:
-            scores = queries @ self._at(places).T
-            near = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            found = np.take_along_axis(scores, near, axis=1)
-            order = np.argsort(-found, axis=1, kind="stable")
-            return places[np.take_along_axis(near, order, axis=1)], np.take_along_axis(found, order, axis=1)
-        bits = np.zeros(len(self), bool)
-        bits[places] = True
-        chosen = faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
-        found, near = self._flat.search(queries, k, params=faiss.SearchParameters(sel=chosen))
-        return near, found
+        if len(positions) < len(self) // 4:
+            scores = queries @ self._vectors_at(positions).T
+            top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            top_scores = np.take_along_axis(scores, top, axis=1)
+            order = np.argsort(-top_scores, axis=1, kind="stable")
+            return positions[np.take_along_axis(top, order, axis=1)], np.take_along_axis(top_scores, order, axis=1)
+        mask = np.zeros(len(self), bool)
+        mask[positions] = True
+        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        top_scores, top = self._flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
+        return top, top_scores
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """A copy of the vectors in these rows, or of all: float32, shape (n, dim), as exact as can be."""
         if rows is None:
             return np.asarray(self._flat.reconstruct_n(0, len(self)), np.float32)
-        if self._shrunk and self.exact is not None:
+        if self._quantized and self.exact is not None:
             return self.exact(rows)
-        return self._at(self._places(np.ascontiguousarray(rows, np.int64)))
+        return self._vectors_at(self._positions(np.ascontiguousarray(rows, np.int64)))
 
-    def _at(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.asarray(self._flat.reconstruct_batch(places), np.float32)
+    def _vectors_at(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.asarray(self._flat.reconstruct_batch(positions), np.float32)
 
-    def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows if self._rows is None else np.searchsorted(self._rows, rows)
 
     def _checked(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -282,18 +282,18 @@ class VectorIndex:
             )
         return np.ascontiguousarray(vectors, np.float32)
 
-    def _on_gpu(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _search_gpu(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         with self._gpu_lock:
             new = self.rows[self.rows > self._mirror.last] if self._mirror is not None else self.rows
             if self._mirror is None or not self._mirror.serves(k, len(new)):
-                self._mirror, new = self._mirrored(), new[:0]
-            found = [self._mirror.search(queries, k)]
-        if len(new):  # on the side
-            near, scores = self._among(queries, min(k, len(new)), self._places(new))
-            found.append((near if self._rows is None else self._rows[near], scores))
-        return best_of(found, k)
+                self._mirror, new = self._make_mirror(), new[:0]
+            results = [self._mirror.search(queries, k)]
+        if len(new):  # beside the mirror
+            nearest, scores = self._search_rows(queries, min(k, len(new)), self._positions(new))
+            results.append((nearest if self._rows is None else self._rows[nearest], scores))
+        return best_of(results, k)
 
-    def _mirrored(self) -> Mirror:
+    def _make_mirror(self) -> Mirror:
         import faiss
 
         exact = self._flat
@@ -305,11 +305,11 @@ class VectorIndex:
 
 
 def _faiss_device(faiss: Any, device: Device) -> Literal["cpu", "cuda"]:
-    built = hasattr(faiss, "StandardGpuResources")
+    has_gpu_build = hasattr(faiss, "StandardGpuResources")
     problem = (
         "it finds no GPU"
-        if built
+        if has_gpu_build
         else "it was built without GPU support (pip uninstall -y faiss-cpu; pip install 'vivavoce[gpu]')"
     )
     missing = f"FAISS cannot search on a GPU: {problem}. Use device='auto' to fall back to the CPU."
-    return pick_device(device, lambda: built and faiss.get_num_gpus() > 0, DeviceUnavailable(missing))
+    return pick_device(device, lambda: has_gpu_build and faiss.get_num_gpus() > 0, DeviceUnavailable(missing))

@@ -1,4 +1,4 @@
-"""A Chroma collection as a knowledge base: what somebody has embedded already is asked where it lies.
+"""A Chroma collection as a knowledge base: an existing collection is searched where it is.
 
 ::
 
@@ -36,7 +36,7 @@ class ChromaKnowledge:
         """Wrap a collection.
 
         Args:
-            collection: What is asked, of any client.
+            collection: The collection to search, of any client.
             embedder: Embeds the questions; the one that the collection's vectors were made with. By default Chroma
                 does, with the collection's own embedding function. Its default function downloads a model when it is
                 first used: here it is only used where that model is on disk already.
@@ -48,9 +48,9 @@ class ChromaKnowledge:
         """
         if embedder is None:
             _check_function(collection)
-        held = collection.get_model().dimension
-        if embedder is not None and held is not None and held != embedder.dim:
-            raise DimensionMismatch(_mismatch(collection.name, f"{embedder.dim} instead of {held} numbers"))
+        dimension = collection.get_model().dimension
+        if embedder is not None and dimension is not None and dimension != embedder.dim:
+            raise DimensionMismatch(_mismatch(collection.name, f"{embedder.dim} instead of {dimension} numbers"))
         self._collection = collection
         self._embedder = embedder
         self._space = _space(collection)
@@ -97,9 +97,9 @@ class ChromaKnowledge:
         try:
             knowledge = cls(client.get_collection(name), embedder=embedder)
         except NotFoundError as error:
-            there = ", ".join(sorted(one.name for one in client.list_collections())) or "none"
+            available = ", ".join(sorted(collection.name for collection in client.list_collections())) or "none"
             client.close()
-            raise IndexNotFound(f"There is no collection {name!r} in {str(path)!r}; there is: {there}.") from error
+            raise IndexNotFound(f"There is no collection {name!r} in {str(path)!r}; there is: {available}.") from error
         except BaseException:
             client.close()
             raise
@@ -133,25 +133,25 @@ class ChromaKnowledge:
             raise ValueError(f"k must be at least 1, got {k}.")
         if self._closed:
             raise StoreError("This knowledge base is closed: open it again.")
-        chosen = None if where is None else _checked(where)
+        checked = None if where is None else _checked_filter(where)
         # Half of a surrogate pair is no text to a tokenizer.
         words = query.encode("utf-8", "replace").decode()
         if not any(map(str.isalnum, words)):
             return ()
-        asked: dict[str, Any] = {"query_texts": [words]}
+        query_arguments: dict[str, Any] = {"query_texts": [words]}
         if self._embedder is not None:
-            asked = {"query_embeddings": self._embedder.embed([words], kind="query")}
-        many = k
+            query_arguments = {"query_embeddings": self._embedder.embed([words], kind="query")}
+        n_results = k
         while True:
-            records = self._query(asked, many, chosen)
-            found = [
+            records = self._query(query_arguments, n_results, checked)
+            passages = [
                 self._passage(name, document, metadata, distance)
                 for name, document, metadata, distance in records
                 if document and document.strip()
             ]
-            if len(found) >= k or len(records) < many:
-                return tuple(found[:k])
-            many *= 2  # some had no document
+            if len(passages) >= k or len(records) < n_results:
+                return tuple(passages[:k])
+            n_results *= 2  # some had no document
 
     def search_query(self, query: Query, k: int = 5) -> tuple[Passage, ...]:
         """Find passages for the likeliest reading of a query; its filter is handed to Chroma, its history left aside.
@@ -163,7 +163,7 @@ class ChromaKnowledge:
         return self.search(query.text, k, where=query.where)
 
     def close(self) -> None:
-        """Let go of the files, if ``open`` opened them. The knowledge base is of no use afterwards."""
+        """Close the files, if ``open`` opened them. The knowledge base cannot be used afterwards."""
         self._closed = True
         if self._client is not None:
             self._client.close()
@@ -175,19 +175,19 @@ class ChromaKnowledge:
         self.close()
 
     def _query(
-        self, asked: Mapping[str, Any], many: int, where: Any
+        self, query_arguments: Mapping[str, Any], n_results: int, where: Any
     ) -> list[tuple[str, str | None, Mapping[str, Any] | None, float]]:
         """Id, document, metadata and distance of the nearest records."""
         from chromadb.errors import ChromaError
 
         try:
-            found: Any = self._collection.query(**asked, n_results=many, where=where)
+            result: Any = self._collection.query(**query_arguments, n_results=n_results, where=where)
         except ChromaError as error:
-            raise _translated(error, self._collection.name, where) from error
-        return [*zip(*(found[key][0] for key in ("ids", "documents", "metadatas", "distances")), strict=True)]
+            raise _search_error(error, self._collection.name, where) from error
+        return [*zip(*(result[key][0] for key in ("ids", "documents", "metadatas", "distances")), strict=True)]
 
-    def _passage(self, name: str, document: str, told: Mapping[str, Any] | None, distance: float) -> Passage:
-        metadata = dict(told or {})
+    def _passage(self, name: str, document: str, stored: Mapping[str, Any] | None, distance: float) -> Passage:
+        metadata = dict(stored or {})
         source, title, heading = (str(metadata.pop(key, "") or "") for key in ("source", "title", "heading"))
         score = 1 - distance / 2 if self._space == "l2" else 1 - distance
         # Rounding takes the cosine of equal vectors past 1.
@@ -196,53 +196,53 @@ class ChromaKnowledge:
 
 
 def _space(collection: Collection) -> str:
-    told = collection.configuration_json
+    configuration = collection.configuration_json
     # The index of Chroma on this machine, or that of its cloud.
-    return str((told.get("hnsw") or told.get("spann") or {}).get("space", "l2"))
+    return str((configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2"))
 
 
 def _check_function(collection: Collection) -> None:
     """Refuse a collection that cannot embed a question, or would download a model to do so."""
     from chromadb.utils.embedding_functions import DefaultEmbeddingFunction, ONNXMiniLM_L6_V2
 
-    # What the client was given counts, unless it is the default: then what the collection was made with does.
-    given: Any = collection._embedding_function
-    made = (collection.configuration_json.get("embedding_function") or {}).get("name")
-    if made is not None and (given is None or isinstance(given, DefaultEmbeddingFunction)):
+    # The client's function counts, unless it is the default: then the one in the collection's configuration does.
+    function: Any = collection._embedding_function
+    configured = (collection.configuration_json.get("embedding_function") or {}).get("name")
+    if configured is not None and (function is None or isinstance(function, DefaultEmbeddingFunction)):
         try:
-            given = collection.configuration["embedding_function"]
+            function = collection.configuration["embedding_function"]
         except ValueError as error:  # another process registered it, or its package or key is not here
             raise EmbeddingError(f"Collection {collection.name!r} cannot embed ({error}): {_REMEDY}.") from error
-    if given is None:
+    if function is None:
         raise EmbeddingError(f"Collection {collection.name!r} has no embedding function: {_REMEDY}.")
     # Chroma downloads an archive and then unpacks it: where the model is, nothing is missing.
     folder = ONNXMiniLM_L6_V2.DOWNLOAD_PATH / ONNXMiniLM_L6_V2.EXTRACTED_FOLDER_NAME
-    if isinstance(given, DefaultEmbeddingFunction | ONNXMiniLM_L6_V2) and not (folder / "model.onnx").is_file():
+    if isinstance(function, DefaultEmbeddingFunction | ONNXMiniLM_L6_V2) and not (folder / "model.onnx").is_file():
         raise EmbeddingError(
             f"Collection {collection.name!r} would embed with Chroma's default model, which is not in {folder} and "
             f"would be downloaded: {_REMEDY}; for that model it is SentenceTransformerEmbedder('all-MiniLM-L6-v2')."
         )
 
 
-def _checked(where: Where) -> dict[str, Any]:
+def _checked_filter(where: Where) -> dict[str, Any]:
     from chromadb.api.types import validate_where
 
-    chosen = dict(where) if isinstance(where, Mapping) else where
+    plain = dict(where) if isinstance(where, Mapping) else where
     try:
-        validate_where(chosen)
+        validate_where(plain)
     except ValueError as error:
-        raise _refused(where, error) from error
-    return chosen
+        raise _filter_error(where, error) from error
+    return plain
 
 
-def _refused(where: Any, error: Exception) -> ValueError:
+def _filter_error(where: Any, error: Exception) -> ValueError:
     return ValueError(
         f"Chroma does not take the filter {where!r} ({error}). It takes one condition, or several joined by $and or "
         "$or, knows neither $not nor $exists, and compares only numbers by $gt, $gte, $lt and $lte."
     )
 
 
-def _translated(error: Exception, name: str, where: Any) -> Exception:
+def _search_error(error: Exception, name: str, where: Any) -> Exception:
     from chromadb.errors import InvalidArgumentError, NotFoundError
 
     if isinstance(error, NotFoundError):
@@ -250,7 +250,7 @@ def _translated(error: Exception, name: str, where: Any) -> Exception:
     if isinstance(error, InvalidArgumentError) and "dimension" in str(error):
         return DimensionMismatch(_mismatch(name, str(error)))
     if isinstance(error, InvalidArgumentError) and where is not None:
-        return _refused(where, error)
+        return _filter_error(where, error)
     return StoreError(f"Chroma could not search collection {name!r}: {error}.", stage="retrieve")
 
 

@@ -1,4 +1,4 @@
-"""Chroma's verbs over a knowledge base of this package: code that was written for a collection goes on working.
+"""A knowledge base of this package behind Chroma's interface, for code that was written for a collection.
 
 ::
 
@@ -6,7 +6,7 @@
     collection.add(ids=["a"], documents=["We open at seven."], metadatas=[{"city": "Bath"}])
     collection.query(query_texts=["when do you open"], n_results=3, where={"city": "Bath"})
 
-What differs is said here: a query by text looks for words and for what sounds like them too; a filtered one sees every
+Differences from Chroma: a query by text looks for words and for what sounds like them too; a filtered one sees every
 record that the filter holds for; what a call has written is on disk when it returns; filters know ``$not`` and
 ``$exists`` as well. As in Chroma, all keys of a filter are keys of the metadata, ``source`` and ``title`` too.
 """
@@ -26,7 +26,7 @@ from ..passages import Passage
 from ..query.filters import Where, of_metadata
 from ..search.knowledge import LocalKnowledge
 
-_INCLUDED = ("documents", "embeddings", "metadatas", "distances")
+_COLUMNS = ("documents", "embeddings", "metadatas", "distances")
 Many = str | Sequence[str]
 Metadatas = Mapping[str, Any] | Sequence[Mapping[str, Any] | None]
 
@@ -72,11 +72,12 @@ class Collection:
             DimensionMismatch: If the vectors are of another length than the index's.
             StoreError: If it cannot be written; what was there is still there.
         """
-        names, vectors, told, texts = self._checked(ids, embeddings, metadatas, documents)
-        there = {entry.source for entry in self.knowledge.entries(names)}
-        new = [place for place, name in enumerate(names) if name not in there]
+        names, vectors, metadata, texts = self._checked(ids, embeddings, metadatas, documents)
+        existing = {entry.source for entry in self.knowledge.entries(names)}
+        new = [position for position, name in enumerate(names) if name not in existing]
         records = [
-            _record(names[place], texts[place] if texts else None, told[place] if told else None) for place in new
+            _record(names[position], texts[position] if texts else None, metadata[position] if metadata else None)
+            for position in new
         ]
         self._write(records, None if vectors is None else vectors[new])
 
@@ -88,8 +89,8 @@ class Collection:
         documents: Many | None = None,
     ) -> None:
         """Put records in; one whose id is there already is updated. See ``add`` and ``update``."""
-        names, vectors, told, texts = self._checked(ids, embeddings, metadatas, documents)
-        self._merge(names, vectors, told, texts, only_there=False)
+        names, vectors, metadata, texts = self._checked(ids, embeddings, metadatas, documents)
+        self._merge(names, vectors, metadata, texts, existing_only=False)
 
     def update(
         self,
@@ -103,8 +104,8 @@ class Collection:
         What is not given stays. Metadata is merged by key, and a key that is given as None is taken out. A new document
         without a vector is embedded.
         """
-        names, vectors, told, texts = self._checked(ids, embeddings, metadatas, documents, updating=True)
-        self._merge(names, vectors, told, texts, only_there=True)
+        names, vectors, metadata, texts = self._checked(ids, embeddings, metadatas, documents, updating=True)
+        self._merge(names, vectors, metadata, texts, existing_only=True)
 
     def delete(
         self, ids: Many | None = None, where: Where | None = None, where_document: Mapping[str, Any] | None = None
@@ -120,10 +121,10 @@ class Collection:
             ValueError: If nothing is given, or a filter is malformed.
             StoreError: If it cannot be written; what was there is still there.
         """
-        chosen = _joined(where, where_document)
-        if ids is None and chosen is None:
+        condition = _combined(where, where_document)
+        if ids is None and condition is None:
             raise ValueError("say which records to delete: ids, where or where_document.")
-        self.knowledge.delete(None if ids is None else _listed(ids), where=chosen)
+        self.knowledge.delete(None if ids is None else _as_texts(ids), where=condition)
 
     def get(
         self,
@@ -134,7 +135,7 @@ class Collection:
         where_document: Mapping[str, Any] | None = None,
         include: Sequence[str] = ("metadatas", "documents"),
     ) -> dict[str, Any]:
-        """Records by what is known of them.
+        """Records by id, metadata and text.
 
         Args:
             ids: Only these.
@@ -151,16 +152,16 @@ class Collection:
         Raises:
             ValueError: If a filter or `include` is malformed, or a number is negative.
         """
-        wanted = _wanted(include, _INCLUDED[:3])
-        named = None if ids is None else _listed(ids)
-        found = self.knowledge.get(named, where=_joined(where, where_document), limit=limit, offset=offset)
-        vectors = self.knowledge.vectors(found) if "embeddings" in wanted else None
-        given = {key: value for key, value in _told(found, wanted).items() if key != "distances"}
-        return {**given, "embeddings": vectors, "included": list(include)}
+        included = _checked_include(include, _COLUMNS[:3])
+        sources = None if ids is None else _as_texts(ids)
+        passages = self.knowledge.get(sources, where=_combined(where, where_document), limit=limit, offset=offset)
+        vectors = self.knowledge.vectors(passages) if "embeddings" in included else None
+        columns = {key: value for key, value in _columns(passages, included).items() if key != "distances"}
+        return {**columns, "embeddings": vectors, "included": list(include)}
 
     def peek(self, limit: int = 10) -> dict[str, Any]:
         """The first records, with their vectors."""
-        return self.get(limit=limit, include=_INCLUDED[:3])
+        return self.get(limit=limit, include=_COLUMNS[:3])
 
     def query(
         self,
@@ -193,19 +194,19 @@ class Collection:
         """
         if (query_embeddings is None) == (query_texts is None):
             raise ValueError("give either query_texts or query_embeddings.")
-        wanted = _wanted(include, _INCLUDED)
-        chosen = _joined(where, where_document)
+        included = _checked_include(include, _COLUMNS)
+        condition = _combined(where, where_document)
         if query_texts is not None:
-            lines = [self.knowledge.search(text, n_results, where=chosen) for text in _listed(query_texts)]
+            results = [self.knowledge.search(text, n_results, where=condition) for text in _as_texts(query_texts)]
         else:
-            asked = self._unit(query_embeddings)
-            lines = [self.knowledge.search_vector(vector, n_results, where=chosen) for vector in asked]
-        parts = [_told(line, wanted) for line in lines]
+            query_vectors = self._unit(query_embeddings)
+            results = [self.knowledge.search_vector(vector, n_results, where=condition) for vector in query_vectors]
+        columns = [_columns(passages, included) for passages in results]
         result: dict[str, Any] = {
-            key: [part[key] for part in parts] if key == "ids" or key in wanted else None
+            key: [column[key] for column in columns] if key == "ids" or key in included else None
             for key in ("ids", "documents", "metadatas", "distances")
         }
-        vectors = [self.knowledge.vectors(line) for line in lines] if "embeddings" in wanted else None
+        vectors = [self.knowledge.vectors(passages) for passages in results] if "embeddings" in included else None
         return {**result, "embeddings": vectors, "included": list(include)}
 
     # --- between the two ----------------------------------------------------------------------------------------------
@@ -213,18 +214,18 @@ class Collection:
     def _checked(
         self, ids: Many, embeddings: ArrayLike | None, metadatas: Any, documents: Any, *, updating: bool = False
     ) -> tuple[list[str], Vectors | None, list[Mapping[str, Any] | None] | None, list[str] | None]:
-        names = _listed(ids)
+        names = _as_texts(ids)
         if len({*names}) < len(names) or not all(names):
             raise ValueError("ids must be texts that are not empty, each once.")
         vectors = None if embeddings is None else self._unit(embeddings)
-        told = [metadatas] if isinstance(metadatas, Mapping) else None if metadatas is None else list(metadatas)
-        texts = None if documents is None else _listed(documents)
-        for name, given in (("embeddings", vectors), ("metadatas", told), ("documents", texts)):
-            if given is not None and len(given) != len(names):
-                raise ValueError(f"{len(names)} ids need as many {name}, not {len(given)}.")
+        metadata = [metadatas] if isinstance(metadatas, Mapping) else None if metadatas is None else list(metadatas)
+        texts = None if documents is None else _as_texts(documents)
+        for name, values in (("embeddings", vectors), ("metadatas", metadata), ("documents", texts)):
+            if values is not None and len(values) != len(names):
+                raise ValueError(f"{len(names)} ids need as many {name}, not {len(values)}.")
         if vectors is None and texts is None and not updating:
             raise ValueError("give documents, embeddings, or both.")
-        return names, vectors, told, texts
+        return names, vectors, metadata, texts
 
     def _unit(self, embeddings: ArrayLike | None) -> Vectors:
         vectors = np.atleast_2d(np.asarray(embeddings, np.float32))
@@ -238,21 +239,21 @@ class Collection:
         self,
         names: Sequence[str],
         vectors: Vectors | None,
-        told: Sequence[Mapping[str, Any] | None] | None,
+        changes: Sequence[Mapping[str, Any] | None] | None,
         texts: Sequence[str] | None,
         *,
-        only_there: bool,
+        existing_only: bool,
     ) -> None:
-        before = {passage.source: passage for passage in self.knowledge.get(names)}
-        places = [place for place, name in enumerate(names) if name in before or not only_there]
+        existing = {passage.source: passage for passage in self.knowledge.get(names)}
+        positions = [position for position, name in enumerate(names) if name in existing or not existing_only]
         records = []
-        for place in places:
-            name, old = names[place], before.get(names[place])
-            text = texts[place] if texts is not None else old.text if old else None
+        for position in positions:
+            name, old = names[position], existing.get(names[position])
+            text = texts[position] if texts is not None else old.text if old else None
             metadata = dict(old.metadata) if old else {}
-            metadata |= (told[place] if told else None) or {}
+            metadata |= (changes[position] if changes else None) or {}
             records.append(_record(name, text, metadata))
-        self._write(records, None if vectors is None else vectors[places])
+        self._write(records, None if vectors is None else vectors[positions])
 
     def _write(self, records: Sequence[Document], vectors: Vectors | None) -> None:
         if records:
@@ -260,35 +261,35 @@ class Collection:
 
 
 def _record(name: str, text: str | None, metadata: Mapping[str, Any] | None) -> Document:
-    told = {key: value for key, value in (metadata or {}).items() if value is not None}
-    return Document(name, text or "", "whole", metadata=told)
+    values = {key: value for key, value in (metadata or {}).items() if value is not None}
+    return Document(name, text or "", "whole", metadata=values)
 
 
-def _listed(values: Any) -> list[str]:
-    listed = [values] if isinstance(values, str) else list(values)
-    if not all(isinstance(value, str) for value in listed):
-        raise ValueError(f"Expected texts, got {listed!r}.")
-    return listed
+def _as_texts(values: Any) -> list[str]:
+    texts = [values] if isinstance(values, str) else list(values)
+    if not all(isinstance(value, str) for value in texts):
+        raise ValueError(f"Expected texts, got {texts!r}.")
+    return texts
 
 
-def _joined(where: Where | None, where_document: Mapping[str, Any] | None) -> Where | None:
-    """One filter of both; an empty one, which some callers give, is none."""
+def _combined(where: Where | None, where_document: Mapping[str, Any] | None) -> Where | None:
+    """Both filters as one; an empty filter, which some callers give, counts as none."""
     parts: list[Where] = [of_metadata(where)] if where else []
     if where_document:
         parts.append({"$document": where_document})
     return {"$and": parts} if len(parts) > 1 else parts[0] if parts else None
 
 
-def _wanted(include: Sequence[str], known: Sequence[str]) -> set[str]:
+def _checked_include(include: Sequence[str], known: Sequence[str]) -> set[str]:
     unknown = [name for name in include if name not in known]
     if isinstance(include, str) or unknown:
         raise ValueError(f"include is a list of {', '.join(known)}, got {include!r}.")
     return set(include)
 
 
-def _told(passages: Sequence[Passage], wanted: set[str]) -> dict[str, list[Any] | None]:
+def _columns(passages: Sequence[Passage], included: set[str]) -> dict[str, list[Any] | None]:
     def listed(name: str, of: Any) -> list[Any] | None:
-        return [of(passage) for passage in passages] if name in wanted else None
+        return [of(passage) for passage in passages] if name in included else None
 
     return {
         "ids": [passage.source for passage in passages],

@@ -56,12 +56,12 @@ class LangChainKnowledge:
             return ()
         # A retriever that takes no k gives as many as it likes.
         documents = self._retriever.invoke(words, k=k)
-        found: dict[str, Passage] = {}
+        passages: dict[str, Passage] = {}
         for document in documents:
-            passage = self._passage(document, 1 / (1 + len(found)))
+            passage = self._passage(document, 1 / (1 + len(passages)))
             if passage.text.strip():
-                found.setdefault(passage.id, passage)
-        return tuple(found.values())[:k]
+                passages.setdefault(passage.id, passage)
+        return tuple(passages.values())[:k]
 
     def search_query(self, query: Query, k: int = 5) -> tuple[Passage, ...]:
         """Find passages for the likeliest reading of a query, without its history.
@@ -100,9 +100,9 @@ class KnowledgeRetriever(BaseRetriever):
 
 
 def _document(passage: Passage) -> Document:
-    told = {"source": passage.source, "title": passage.title, "heading": passage.heading, "score": passage.score}
+    fields = {"source": passage.source, "title": passage.title, "heading": passage.heading, "score": passage.score}
     return Document(
         passage.text,
         id=passage.id,
-        metadata={**passage.metadata, **{key: value for key, value in told.items() if value}},
+        metadata={**passage.metadata, **{key: value for key, value in fields.items() if value}},
     )

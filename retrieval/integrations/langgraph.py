@@ -36,7 +36,7 @@ from ..passages import Passage
 from ..query.filters import Where
 from ..search.knowledge import LocalKnowledge
 
-_COMPARED = ("$gt", "$gte", "$lt", "$lte")
+_COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
 
 
 class KnowledgeStore(BaseStore):
@@ -57,7 +57,7 @@ class KnowledgeStore(BaseStore):
         self._fields = tuple(fields)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Do several things: everything is read first, and then all is written; see ``BaseStore``.
+        """Run several operations: all reads first, then all writes; see ``BaseStore``.
 
         Of several writes to one item, the last counts.
 
@@ -67,7 +67,7 @@ class KnowledgeStore(BaseStore):
             StoreError: If it cannot be written; items that were there are still there.
         """
         results: list[Result] = []
-        written: dict[str, PutOp] = {}
+        writes: dict[str, PutOp] = {}
         for op in ops:
             if isinstance(op, GetOp):
                 results.append(self._get(op))
@@ -76,11 +76,11 @@ class KnowledgeStore(BaseStore):
             elif isinstance(op, ListNamespacesOp):
                 results.append(self._namespaces(op))
             elif isinstance(op, PutOp):
-                written[_source(op.namespace, op.key)] = op
+                writes[_source(op.namespace, op.key)] = op
                 results.append(None)
             else:
                 raise ValueError(f"There is no operation {type(op).__name__}.")
-        self._put(written)
+        self._put(writes)
         return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
@@ -88,19 +88,19 @@ class KnowledgeStore(BaseStore):
         return await asyncio.to_thread(self.batch, list(ops))
 
     def _get(self, op: GetOp) -> Item | None:
-        found = self.knowledge.entries([_source(op.namespace, op.key)])
-        return Item(**_item(found[0])) if found else None
+        entries = self.knowledge.entries([_source(op.namespace, op.key)])
+        return Item(**_item(entries[0])) if entries else None
 
-    def _put(self, written: Mapping[str, PutOp]) -> None:
-        gone = [source for source, op in written.items() if op.value is None]
-        kept = {source: op for source, op in written.items() if op.value is not None}
+    def _put(self, writes: Mapping[str, PutOp]) -> None:
+        deleted = [source for source, op in writes.items() if op.value is None]
+        upserted = {source: op for source, op in writes.items() if op.value is not None}
         now = datetime.now(UTC).isoformat()
-        since = {entry.source: entry.metadata["created_at"] for entry in self.knowledge.entries([*kept])}
-        documents = [self._document(source, op, since.get(source, now), now) for source, op in kept.items()]
+        created_at = {entry.source: entry.metadata["created_at"] for entry in self.knowledge.entries([*upserted])}
+        documents = [self._document(source, op, created_at.get(source, now), now) for source, op in upserted.items()]
         if documents:
             self.knowledge.upsert(documents)
-        if gone:
-            self.knowledge.delete(gone)
+        if deleted:
+            self.knowledge.delete(deleted)
 
     def _document(self, source: str, op: PutOp, created: str, now: str) -> Document:
         value = dict(op.value or {})
@@ -114,7 +114,7 @@ class KnowledgeStore(BaseStore):
             "created_at": created,
             "updated_at": now,
         }
-        # One that shall not be found by its words is a document without any.
+        # An item that is not to be searched is a document without text.
         style: Literal["whole", "text"] = "whole" if texts else "text"
         return Document(source, "\n".join(texts), style, metadata=metadata)
 
@@ -122,34 +122,34 @@ class KnowledgeStore(BaseStore):
         if op.limit < 1:
             return []
         where: list[Where] = [{"within": _name(op.namespace_prefix)}] if op.namespace_prefix else []
-        pushed, left = _split(op.filter or {}, "value")
+        pushed, remaining = _split_filter(op.filter or {}, "value")
         where += pushed
-        chosen: Where | None = {"$and": where} if where else None
-        if left:
-            chosen = {"source": {"$in": self._fitting(chosen, left)}}
+        condition: Where | None = {"$and": where} if where else None
+        if remaining:
+            condition = {"source": {"$in": self._matching_sources(condition, remaining)}}
         if not op.query:
-            found = self.knowledge.entries(where=chosen, limit=op.limit, offset=op.offset)
-            return [SearchItem(**_item(entry)) for entry in found]
-        passages = self.knowledge.search(op.query, op.offset + op.limit, where=chosen)
+            entries = self.knowledge.entries(where=condition, limit=op.limit, offset=op.offset)
+            return [SearchItem(**_item(entry)) for entry in entries]
+        passages = self.knowledge.search(op.query, op.offset + op.limit, where=condition)
         items = [SearchItem(**_item(passage), score=passage.score) for passage in passages[op.offset :]]
-        if len(items) < op.limit:  # then come those that cannot be compared, as in LangGraph's own stores
+        if len(items) < op.limit:  # then come items without text, as in LangGraph's own stores
             seen = {passage.source for passage in passages}
-            rest = [entry for entry in self.knowledge.entries(where=chosen) if entry.source not in seen]
+            rest = [entry for entry in self.knowledge.entries(where=condition) if entry.source not in seen]
             skipped = max(0, op.offset - len(passages))
             items += [SearchItem(**_item(entry)) for entry in rest[skipped:][: op.limit - len(items)]]
         return items
 
-    def _fitting(self, where: Where | None, wanted: dict[str, Any]) -> list[str]:
-        """Sources of the items whose value LangGraph's own store finds fitting."""
+    def _matching_sources(self, where: Where | None, value_filter: dict[str, Any]) -> list[str]:
+        """Sources of the items whose value matches a filter by the rules of LangGraph's own store."""
         entries = self.knowledge.entries(where=where)
-        told = InMemoryStore()
-        told.batch([PutOp((), entry.source, entry.metadata["value"]) for entry in entries])
-        return [item.key for item in told.search((), filter=wanted, limit=len(entries))]
+        store = InMemoryStore()
+        store.batch([PutOp((), entry.source, entry.metadata["value"]) for entry in entries])
+        return [item.key for item in store.search((), filter=value_filter, limit=len(entries))]
 
     def _namespaces(self, op: ListNamespacesOp) -> Result:
-        told = InMemoryStore()
-        told.batch([PutOp(tuple(json.loads(name)), "item", {}) for name in self.knowledge.values("namespace")])
-        return told.batch([op])[0]
+        store = InMemoryStore()
+        store.batch([PutOp(tuple(json.loads(name)), "item", {}) for name in self.knowledge.values("namespace")])
+        return store.batch([op])[0]
 
 
 def _source(namespace: tuple[str, ...], key: str) -> str:
@@ -160,41 +160,49 @@ def _name(parts: Sequence[str]) -> str:
     return json.dumps(list(parts), ensure_ascii=False)
 
 
-def _item(found: Entry | Passage) -> dict[str, Any]:
-    told = found.metadata
+def _item(record: Entry | Passage) -> dict[str, Any]:
+    metadata = record.metadata
     return {
-        "namespace": tuple(json.loads(told["namespace"])),
-        "key": told["key"],
-        "value": told["value"],
-        "created_at": datetime.fromisoformat(told["created_at"]),
-        "updated_at": datetime.fromisoformat(told["updated_at"]),
+        "namespace": tuple(json.loads(metadata["namespace"])),
+        "key": metadata["key"],
+        "value": metadata["value"],
+        "created_at": datetime.fromisoformat(metadata["created_at"]),
+        "updated_at": datetime.fromisoformat(metadata["updated_at"]),
     }
 
 
-def _split(wanted: Mapping[str, Any], key: str) -> tuple[list[Where], dict[str, Any]]:
-    """As much of a filter as the database can answer without leaving out anything that fits; and what is left to tell.
+def _split_filter(filters: Mapping[str, Any], key: str) -> tuple[list[Where], dict[str, Any]]:
+    """Split a value filter into conditions for the database and the rest, which has to be checked on the items.
 
-    The database finds an item of a list equal to a value, which LangGraph does not: what has to be equal is looked at
-    again.
+    The conditions leave out no item that matches. An equality is in both parts: to the database a list equals any of
+    its items, to LangGraph it does not.
     """
     parts: list[Where] = []
-    left: dict[str, Any] = {}
-    for name, value in wanted.items():
+    remaining: dict[str, Any] = {}
+    for name, value in filters.items():
         path = f"{key}.{name}"
         if not isinstance(value, Mapping):
-            left[name] = value
-            if _single(value):
+            remaining[name] = value
+            if _is_scalar(value):
                 parts.append({path: value})
         elif not any(inner.startswith("$") for inner in value):
-            more, rest = _split(value, path)
+            more, rest = _split_filter(value, path)
             parts += more
-            left |= {name: rest} if rest or not value else {}
+            remaining |= {name: rest} if rest or not value else {}
         else:
-            parts += [{path: {how: what}} for how, what in value.items() if how in _COMPARED and _single(what)]
-            rest = {how: what for how, what in value.items() if not (how in _COMPARED and _single(what))}
-            left |= {name: rest} if rest else {}
-    return parts, left
+            parts += [
+                {path: {operator: operand}}
+                for operator, operand in value.items()
+                if operator in _COMPARISONS and _is_scalar(operand)
+            ]
+            rest = {
+                operator: operand
+                for operator, operand in value.items()
+                if not (operator in _COMPARISONS and _is_scalar(operand))
+            }
+            remaining |= {name: rest} if rest else {}
+    return parts, remaining
 
 
-def _single(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     return isinstance(value, str | int | float)

@@ -1,4 +1,4 @@
-"""Which documents are meant: a filter over their metadata, written as Chroma writes it, becomes SQL.
+"""Metadata filters in Chroma's syntax, compiled to SQL.
 
 ::
 
@@ -39,47 +39,46 @@ Fact: TypeAlias = tuple[str, str | int | float]
 REGEX_SECONDS = 5.0
 """How long the regular expressions of one statement may take in all: nobody else can search meanwhile."""
 
-_OWN = ("source", "title")
-_SINGLE = frozenset((str, int, float))
-_COMPARED = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_LISTED = "a list of texts, numbers or booleans"
-_HOLDING = "SELECT document FROM facts WHERE key = ? AND value"
-_WORDS = {"$contains": "instr(text, ?)", "$regex": "text REGEXP ?"}
+_DOCUMENT_KEYS = ("source", "title")
+_SCALARS = frozenset((str, int, float))
+_COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_DOCUMENTS_WITH = "SELECT document FROM facts WHERE key = ? AND value"
+_TEXT_TESTS = {"$contains": "instr(text, ?)", "$regex": "text REGEXP ?"}
 
 
 def facts(metadata: Mapping[str, Any], source: str, title: str) -> Iterator[Fact]:
-    """What can be filtered for: key and value, several of one key for a list."""
+    """Filterable facts of a document: key and value, one for each item of a list."""
     yield "source", source
     yield "title", title
     for key, value in metadata.items():
-        if type(value) in _SINGLE:  # nearly all of them
-            yield _filtered(key), value
+        if type(value) in _SCALARS:  # nearly all of them
+            yield _filter_key(key), value
         else:
             for inner, part in _flattened(key, value):
-                yield _filtered(inner), part
+                yield _filter_key(inner), part
 
 
 def shadowed(metadata: Mapping[str, Any]) -> bool:
-    """Whether the metadata has a key that the document has of its own."""
-    return any(key in metadata for key in _OWN)
+    """Whether the metadata uses a key that is reserved for the document: ``source`` or ``title``."""
+    return any(key in metadata for key in _DOCUMENT_KEYS)
 
 
 def of_metadata(where: Any) -> Any:
-    """The same filter where ``source`` and ``title`` mean what the metadata has under these names, as Chroma's do."""
+    """The filter with ``source`` and ``title`` taken as keys of the metadata, as Chroma does."""
     if not isinstance(where, Mapping):
         return where
     renamed: dict[str, Any] = {}
-    for key, wanted in where.items():
-        if key in ("$and", "$or") and isinstance(wanted, list | tuple):
-            renamed[key] = [*map(of_metadata, wanted)]
+    for key, operand in where.items():
+        if key in ("$and", "$or") and isinstance(operand, list | tuple):
+            renamed[key] = [*map(of_metadata, operand)]
         else:
-            renamed[_filtered(key)] = of_metadata(wanted) if key == "$not" else wanted
+            renamed[_filter_key(key)] = of_metadata(operand) if key == "$not" else operand
     return renamed
 
 
-def _filtered(key: str) -> str:
-    """What a key of the metadata is called in a filter."""
-    return f"metadata.{key}" if key in _OWN else key
+def _filter_key(key: str) -> str:
+    """The filter key of a key of the metadata: prefixed if it is reserved."""
+    return f"metadata.{key}" if key in _DOCUMENT_KEYS else key
 
 
 def _flattened(key: str, value: Any) -> Iterator[Fact]:
@@ -89,7 +88,7 @@ def _flattened(key: str, value: Any) -> Iterator[Fact]:
         return
     for item in value if isinstance(value, list | tuple) else [value]:
         if isinstance(item, str | int | float):
-            yield key, _plain(item)
+            yield key, _sql_value(item)
 
 
 def condition(where: Where) -> tuple[str, list[Any]]:
@@ -101,40 +100,40 @@ def condition(where: Where) -> tuple[str, list[Any]]:
     if not isinstance(where, Mapping) or not where:
         raise ValueError(f"A filter is a mapping such as {{'year': {{'$gt': 2020}}}}, not {where!r}.")
     parts, values = [], []
-    for key, wanted in where.items():
-        sql, given = _joined(key, wanted) if key.startswith("$") else _about(key, wanted)
+    for key, operand in where.items():
+        sql, parameters = _logical(key, operand) if key.startswith("$") else _key_condition(key, operand)
         parts.append(sql)
-        values += given
+        values += parameters
     return "(" + " AND ".join(parts) + ")", values
 
 
-def _joined(operator: str, wanted: Any) -> tuple[str, list[Any]]:
+def _logical(operator: str, operand: Any) -> tuple[str, list[Any]]:
     if operator == "$not":
-        sql, values = condition(wanted)
+        sql, values = condition(operand)
         return f"NOT {sql}", values
     if operator == "$document":
-        return _holds(wanted)
+        return _document_condition(operand)
     if operator not in ("$and", "$or"):
         raise ValueError(f"There is no operator {operator!r} here; there are $and, $or, $not and $document.")
-    return _several(operator, wanted, condition)
+    return _junction(operator, operand, condition)
 
 
-def _several(operator: str, wanted: Any, build: Callable[[Any], tuple[str, list[Any]]]) -> tuple[str, list[Any]]:
-    if isinstance(wanted, str) or not isinstance(wanted, Sequence) or not wanted:
-        raise ValueError(f"{operator} takes a list of filters, not {wanted!r}.")
-    parts = [build(one) for one in wanted]
+def _junction(operator: str, operands: Any, build: Callable[[Any], tuple[str, list[Any]]]) -> tuple[str, list[Any]]:
+    if isinstance(operands, str) or not isinstance(operands, Sequence) or not operands:
+        raise ValueError(f"{operator} takes a list of filters, not {operands!r}.")
+    parts = [build(operand) for operand in operands]
     joint = " AND " if operator == "$and" else " OR "
     return "(" + joint.join(sql for sql, _ in parts) + ")", [value for _, values in parts for value in values]
 
 
-def _holds(wanted: Any) -> tuple[str, list[Any]]:
-    """About the words of a document."""
-    if not isinstance(wanted, Mapping) or len(wanted) != 1:
-        raise ValueError(f"$document takes one condition such as {{'$contains': 'oat milk'}}, not {wanted!r}.")
-    ((operator, value),) = wanted.items()
+def _document_condition(operand: Any) -> tuple[str, list[Any]]:
+    """The SQL condition of ``$document``, on the texts of a document's passages."""
+    if not isinstance(operand, Mapping) or len(operand) != 1:
+        raise ValueError(f"$document takes one condition such as {{'$contains': 'oat milk'}}, not {operand!r}.")
+    ((operator, value),) = operand.items()
     if operator in ("$and", "$or"):
-        return _several(operator, value, _holds)
-    test = _WORDS.get(operator.replace("not_", ""))
+        return _junction(operator, value, _document_condition)
+    test = _TEXT_TESTS.get(operator.replace("not_", ""))
     if test is None:
         known = "$contains, $not_contains, $regex, $not_regex, $and and $or"
         raise ValueError(f"There is no operator {operator!r} in $document; there are {known}.")
@@ -142,7 +141,7 @@ def _holds(wanted: Any) -> tuple[str, list[Any]]:
         raise ValueError(f"{operator} takes a text that is not empty, not {value!r}.")
     if "regex" in operator:
         try:
-            _expression(value)
+            _compiled(value)
         except (re.error, regex.error) as error:
             raise ValueError(f"{operator} takes a regular expression; {value!r} is none ({error}).") from error
     sql = f"document IN (SELECT document FROM passages WHERE {test})"
@@ -150,10 +149,10 @@ def _holds(wanted: Any) -> tuple[str, list[Any]]:
 
 
 class Matching:
-    """What SQLite has to call for ``text REGEXP pattern``. For one connection, which one thread at a time uses."""
+    """SQLite's ``REGEXP`` function with a time limit, for one connection that one thread at a time uses."""
 
     def __init__(self) -> None:
-        """Make one that has not matched anything yet."""
+        """Start with the whole time limit left."""
         self._left = REGEX_SECONDS
         self._error: ValueError | None = None
 
@@ -174,28 +173,28 @@ class Matching:
 
     def __call__(self, pattern: str, text: str) -> bool:
         """Whether the pattern is found in the text."""
-        began = time.monotonic()
-        end = began + self._left
+        start = time.monotonic()
+        deadline = start + self._left
         while True:
             try:
-                hit = _expression(pattern).search(text, timeout=max(end - time.monotonic(), 0.001))
+                match = _compiled(pattern).search(text, timeout=max(deadline - time.monotonic(), 0.001))
                 break
             except TimeoutError:
                 # The package counts processor time, of all threads: where others work, it runs ahead of the clock.
-                if time.monotonic() >= end:
+                if time.monotonic() >= deadline:
                     self._error = ValueError(
                         f"The pattern {pattern!r} of $regex took longer than {REGEX_SECONDS:g} s: simplify it."
                     )
                     raise self._error from None
-        self._left -= time.monotonic() - began
-        return hit is not None
+        self._left -= time.monotonic() - start
+        return match is not None
 
 
-_TOKENS = r"\\N\{[^}]*\}|\\.|(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<brace>\{(?!\d*,?\d*\}))"
+_REGEX_TOKENS = r"\\N\{[^}]*\}|\\.|(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<brace>\{(?!\d*,?\d*\}))"
 
 
 @functools.lru_cache(maxsize=100)
-def _expression(pattern: str) -> Any:
+def _compiled(pattern: str) -> Any:
     """Compile a regular expression of Python's ``re``.
 
     What means more to the package regex is escaped: a brace that is no quantifier (fuzzy matching), and a bracket
@@ -208,56 +207,59 @@ def _expression(pattern: str) -> Any:
         return "\\{" if token["brace"] else token[0]
 
     comments = r"#[^\n]*|" if re.compile(pattern).flags & re.VERBOSE else ""
-    return regex.compile(re.sub(f"(?s){comments}{_TOKENS}", literal, pattern), regex.VERSION0)
+    return regex.compile(re.sub(f"(?s){comments}{_REGEX_TOKENS}", literal, pattern), regex.VERSION0)
 
 
-def _about(key: str, wanted: Any) -> tuple[str, list[Any]]:
-    if not isinstance(wanted, Mapping):
-        return _in(key, [wanted])
-    if not wanted:
+def _key_condition(key: str, operand: Any) -> tuple[str, list[Any]]:
+    if not isinstance(operand, Mapping):
+        return _in(key, [operand])
+    if not operand:
         raise ValueError(f"{key!r} needs an operator, such as {{'$gt': 2020}}, or a value.")
     parts, values = [], []
-    for operator, value in wanted.items():
+    for operator, value in operand.items():
         if operator not in _OPERATORS:
             raise ValueError(f"There is no operator {operator!r}; there are {', '.join(_OPERATORS)}.")
-        sql, given = _OPERATORS[operator](key, value)
+        sql, parameters = _OPERATORS[operator](key, value)
         parts.append(sql)
-        values += given
+        values += parameters
     return " AND ".join(parts), values
 
 
-def _in(key: str, wanted: Any) -> tuple[str, list[Any]]:
-    if isinstance(wanted, str) or not isinstance(wanted, Sequence):
-        raise ValueError(f"What {key!r} is compared with must be {_LISTED}, not {wanted!r}.")
-    if any(not isinstance(value, str | int | float) for value in wanted):
-        raise ValueError(f"{key!r} can only be compared with a text, a number or a boolean, not with {wanted!r}.")
+def _in(key: str, operands: Any) -> tuple[str, list[Any]]:
+    if isinstance(operands, str) or not isinstance(operands, Sequence):
+        raise ValueError(
+            f"What {key!r} is compared with must be a list of texts, numbers or booleans, not {operands!r}."
+        )
+    if any(not isinstance(value, str | int | float) for value in operands):
+        raise ValueError(f"{key!r} can only be compared with a text, a number or a boolean, not with {operands!r}.")
     # One parameter however many values there are: SQLite allows only so many.
-    return f"document IN ({_HOLDING} IN (SELECT value FROM json_each(?)))", [key, json.dumps([*map(_plain, wanted)])]
+    sql = f"document IN ({_DOCUMENTS_WITH} IN (SELECT value FROM json_each(?)))"
+    return sql, [key, json.dumps([*map(_sql_value, operands)])]
 
 
-def _not_in(key: str, wanted: Any) -> tuple[str, list[Any]]:
-    sql, values = _in(key, wanted)
+def _not_in(key: str, operands: Any) -> tuple[str, list[Any]]:
+    sql, values = _in(key, operands)
     return f"NOT {sql}", values
 
 
-def _compared(operator: str) -> Callable[[str, Any], tuple[str, list[Any]]]:
-    sign = _COMPARED[operator]
+def _comparison(operator: str) -> Callable[[str, Any], tuple[str, list[Any]]]:
+    sign = _COMPARISONS[operator]
 
-    def build(key: str, wanted: Any) -> tuple[str, list[Any]]:
-        if not isinstance(wanted, str | int | float):
-            raise ValueError(f"{operator} compares {key!r} with a number or a text, not with {wanted!r}.")
+    def build(key: str, operand: Any) -> tuple[str, list[Any]]:
+        if not isinstance(operand, str | int | float):
+            raise ValueError(f"{operator} compares {key!r} with a number or a text, not with {operand!r}.")
         # SQLite finds every text greater than every number: compare like with like.
-        kinds = "('text')" if isinstance(wanted, str) else "('integer', 'real')"
-        return f"document IN ({_HOLDING} {sign} ? AND typeof(value) IN {kinds})", [key, _plain(wanted)]
+        kinds = "('text')" if isinstance(operand, str) else "('integer', 'real')"
+        return f"document IN ({_DOCUMENTS_WITH} {sign} ? AND typeof(value) IN {kinds})", [key, _sql_value(operand)]
 
     return build
 
 
-def _exists(key: str, wanted: Any) -> tuple[str, list[Any]]:
-    if not isinstance(wanted, bool):
-        raise ValueError(f"$exists takes true or false, not {wanted!r}.")
+def _exists(key: str, operand: Any) -> tuple[str, list[Any]]:
+    if not isinstance(operand, bool):
+        raise ValueError(f"$exists takes true or false, not {operand!r}.")
     sql = "document IN (SELECT document FROM facts WHERE key = ?)"
-    return (sql if wanted else f"NOT {sql}"), [key]
+    return (sql if operand else f"NOT {sql}"), [key]
 
 
 _OPERATORS: Mapping[str, Callable[[str, Any], tuple[str, list[Any]]]] = {
@@ -266,10 +268,10 @@ _OPERATORS: Mapping[str, Callable[[str, Any], tuple[str, list[Any]]]] = {
     "$in": _in,
     "$nin": _not_in,
     "$contains": lambda key, value: _in(key, [value]),
-    **{operator: _compared(operator) for operator in _COMPARED},
+    **{operator: _comparison(operator) for operator in _COMPARISONS},
     "$exists": _exists,
 }
 
 
-def _plain(value: str | int | float) -> str | int | float:
+def _sql_value(value: str | int | float) -> str | int | float:
     return int(value) if isinstance(value, bool) else value

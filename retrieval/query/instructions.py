@@ -1,4 +1,4 @@
-"""What an instruction in plain words leaves to be searched: "only after 2020, nothing from Bath" becomes a filter.
+"""Instructions in plain words become metadata filters: "only after 2020, nothing from Bath".
 
 Retrieval models mostly take an instruction for more words to look for, and miss what it keeps out (FollowIR, Weller et
 al. 2024, https://arxiv.org/abs/2403.15246). What an instruction can say of metadata is read here against the keys and
@@ -21,9 +21,9 @@ from .sounds import spelled_sound
 
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTH = "|".join(f"{month[:3]}(?:{month[3:]})?" if len(month) > 3 else month for month in _MONTHS)
-_WHEN = rf"(?:\d{{1,2}}(?:st|nd|rd|th)? )?(?:{_MONTH}) \d{{4}}|\d{{4}}-\d\d(?:-\d\d)?(?!\d)"
+_DATE = rf"(?:\d{{1,2}}(?:st|nd|rd|th)? )?(?:{_MONTH}) \d{{4}}|\d{{4}}-\d\d(?:-\d\d)?(?!\d)"
 _AMOUNT = r"[-+]?[$€£]?\d+(?:[.,]\d+)*"
-_VALUE = rf"(?:{_WHEN}|{_AMOUNT})"
+_VALUE = rf"(?:{_DATE}|{_AMOUNT})"
 _NOT = (
     "not|no|none|nothing|never|without|except|excluding|exclude|omit|skip|avoid|ignore|ignoring|other than|"
     "don't|isn't|aren't"
@@ -66,8 +66,8 @@ _FILLERS = STOPWORDS | frozenset(
     """.split()
 )
 _UNITS = frozenset("dollar euro pound cent year month day date dated time hour minute second old".split())
-_SURE = 0.9  # of a value that was heard and not read
-_VALUES = 5000  # of a key with more than this, no names are looked for
+_MIN_SCORE = 0.9  # of the mention of a value that is misspelt or misheard
+_MAX_VALUES = 5000  # keys with more values are not searched for names
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def read_instruction(instruction: str, facets: Facets, sound: Sound = spelled_so
 
     Args:
         instruction: In plain words.
-        facets: What there is.
+        facets: Keys and values of the index.
         sound: How a word sounds, for values that were misheard; see ``NameFinder``.
 
     Returns:
@@ -123,57 +123,57 @@ def read_instruction(instruction: str, facets: Facets, sound: Sound = spelled_so
     parts: list[Where] = []
     for clause in _CLAUSES.split(instruction.strip().lower().replace("’", "'")):
         if clause and not {*terms(clause)} <= _FILLERS:
-            parts.append(_read(clause, known, facets, sound))
+            parts.append(_read_clause(clause, known, facets, sound))
     if not parts:
-        raise InstructionNotUnderstood(f"The instruction {instruction!r} says nothing. {_offer(known)}")
+        raise InstructionNotUnderstood(f"The instruction {instruction!r} says nothing. {_available_keys(known)}")
     return _joined("$and", parts)
 
 
-def _read(clause: str, known: Sequence[Facet], facets: Facets, sound: Sound) -> Where:
-    named = [facet for facet in known if facet.key not in ("source", "title") and _names(facet, clause)]
+def _read_clause(clause: str, known: Sequence[Facet], facets: Facets, sound: Sound) -> Where:
+    mentioned = [facet for facet in known if facet.key not in ("source", "title") and _names_key(facet, clause)]
     parts: list[Where] = []
-    while (found := _compared(clause, known, named)) is not None:
-        part, clause = found
+    while (comparison := _compared(clause, known, mentioned)) is not None:
+        part, clause = comparison
         parts.append(part)
-    told = {word for facet in named for word in _key_words(facet)} | (_UNITS if parts else frozenset())
-    left = [term for term in terms(clause) if term not in _FILLERS and _stem(term) not in told]
-    if left or not parts:
-        parts.append(_chosen(clause, left, known, named, facets, sound))
-    both = _joined("$and", parts)
-    return {"$not": both} if _NEGATED.search(clause) else both
+    consumed = {word for facet in mentioned for word in _key_words(facet)} | (_UNITS if parts else frozenset())
+    remaining = [term for term in terms(clause) if term not in _FILLERS and _stem(term) not in consumed]
+    if remaining or not parts:
+        parts.append(_selection(clause, remaining, known, mentioned, facets, sound))
+    combined = _joined("$and", parts)
+    return {"$not": combined} if _NEGATED.search(clause) else combined
 
 
-def _chosen(
+def _selection(
     clause: str,
-    left: Sequence[str],
+    remaining: Sequence[str],
     known: Sequence[Facet],
-    named: Sequence[Facet],
+    mentioned: Sequence[Facet],
     facets: Facets,
     sound: Sound,
 ) -> Where:
-    """What a clause says of values, of keys that are true or false, or of words; `left` are those that must count."""
-    values = dict(_valued(clause, named, facets)) or dict(_valued(clause, known, facets))
-    flags = [{facet.key: 1} for facet in named if _is_flag(facet)]
+    """The filter of a clause without its comparisons: values, flags, or words; `remaining` are the terms to explain."""
+    values = dict(_named_values(clause, mentioned, facets)) or dict(_named_values(clause, known, facets))
+    flags = [{facet.key: 1} for facet in mentioned if _is_flag(facet)]
     if _MENTIONING.search(clause) and not values:
-        wanted = [term for term in left if not _MENTIONING.fullmatch(term)]
-        if wanted:
-            return {"$document": {"$and": [{"$regex": rf"(?i)\b{_beginning(word)}"} for word in wanted]}}
+        words_sought = [term for term in remaining if not _MENTIONING.fullmatch(term)]
+        if words_sought:
+            return {"$document": {"$and": [{"$regex": rf"(?i)\b{_singular_stem(word)}"} for word in words_sought]}}
     covered = {word for words in values.values() for word in words}
-    unknown = [term for term in left if _stem(term) not in covered]
+    unknown = [term for term in remaining if _stem(term) not in covered]
     if unknown:
-        for facet, listed in _texts(named or known, facets):
-            heard = NameFinder(listed, sound).find(" ".join(unknown), limit=1)
-            if heard and heard[0].score >= _SURE:
-                return {facet.key: heard[0].name}
+        for facet, names in _text_values(mentioned or known, facets):
+            mentions = NameFinder(names, sound).find(" ".join(unknown), limit=1)
+            if mentions and mentions[0].score >= _MIN_SCORE:
+                return {facet.key: mentions[0].name}
     if unknown or not (values or flags):
-        what = " ".join(unknown) or clause
-        raise InstructionNotUnderstood(f"No metadata here answers to {what!r}. {_offer(known)}")
-    either = [{facet.key: value} for facet, value in values]
-    return _joined("$and", [*flags, *([_joined("$or", either)] if either else [])])
+        unread = " ".join(unknown) or clause
+        raise InstructionNotUnderstood(f"No metadata here answers to {unread!r}. {_available_keys(known)}")
+    alternatives = [{facet.key: value} for facet, value in values]
+    return _joined("$and", [*flags, *([_joined("$or", alternatives)] if alternatives else [])])
 
 
-def _joined(how: str, parts: Sequence[Where]) -> Where:
-    return {how: list(parts)} if len(parts) > 1 else parts[0]
+def _joined(operator: str, parts: Sequence[Where]) -> Where:
+    return {operator: list(parts)} if len(parts) > 1 else parts[0]
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -182,34 +182,36 @@ def _joined(how: str, parts: Sequence[Where]) -> Where:
 Bounds = Sequence[tuple[str, str]]  # what an operator compares with
 
 
-def _compared(clause: str, known: Sequence[Facet], named: Sequence[Facet]) -> tuple[Where, str] | None:
-    """The first comparison of a clause, and what is left of the clause without it."""
-    read = _bounds(clause)
-    if read is None:
+def _compared(clause: str, known: Sequence[Facet], mentioned: Sequence[Facet]) -> tuple[Where, str] | None:
+    """The filter of the first comparison in a clause, and the clause without it."""
+    comparison = _bounds(clause)
+    if comparison is None:
         return None
-    bounds, (start, end) = read
-    timed = any(re.fullmatch(_WHEN, value) for _, value in bounds) or (
+    bounds, (start, end) = comparison
+    is_date = any(re.fullmatch(_DATE, value) for _, value in bounds) or (
         all(re.fullmatch(r"[12]\d{3}", value) for _, value in bounds)
     )
-    fitting = [facet for facet in named if _fits(facet, bounds, timed)]
-    if not fitting:
-        fitting = [facet for facet in known if facet.key not in ("source", "title") and _fits(facet, bounds, timed)]
-    dated = [facet for facet in fitting if _is_time(facet)]
-    if timed and dated:
-        fitting = dated
-    if not fitting:
+    candidates = [facet for facet in mentioned if _fits(facet, bounds, is_date)]
+    if not candidates:
+        candidates = [
+            facet for facet in known if facet.key not in ("source", "title") and _fits(facet, bounds, is_date)
+        ]
+    dated = [facet for facet in candidates if _is_time(facet)]
+    if is_date and dated:
+        candidates = dated
+    if not candidates:
         if _BARE.match(clause, start):
             return None  # a number in a name, perhaps
-        raise InstructionNotUnderstood(f"Nothing here can be compared as {clause!r} wants it. {_offer(known)}")
-    keys = sorted({facet.key for facet in fitting})
+        raise InstructionNotUnderstood(f"Nothing here can be compared as {clause!r} wants it. {_available_keys(known)}")
+    keys = sorted({facet.key for facet in candidates})
     if len(keys) > 1:
         raise InstructionNotUnderstood(f"{clause!r} may be about {' or '.join(keys)}: name the one that is meant.")
-    found = _joined("$or", [_joined("$and", list(_within(facet, bounds))) for facet in fitting])
-    return found, f"{clause[:start]} {clause[end:]}"
+    where = _joined("$or", [_joined("$and", list(_within(facet, bounds))) for facet in candidates])
+    return where, f"{clause[:start]} {clause[end:]}"
 
 
 def _bounds(clause: str) -> tuple[Bounds, tuple[int, int]] | None:
-    """What a clause compares with, and where it says so."""
+    """Operators and values of the first comparison in a clause, and its span in characters."""
     if match := _BETWEEN.search(clause):
         return [("$gte", match[1]), ("$lte", match[2])], match.span()
     if match := _SIGNED.search(clause):
@@ -225,9 +227,9 @@ def _bounds(clause: str) -> tuple[Bounds, tuple[int, int]] | None:
     return [(sign, value)], (start, end)
 
 
-def _fits(facet: Facet, bounds: Bounds, timed: bool) -> bool:
+def _fits(facet: Facet, bounds: Bounds, is_date: bool) -> bool:
     if facet.kind == "text":
-        return timed and _is_time(facet)
+        return is_date and _is_time(facet)
     return not _is_flag(facet) and all(re.fullmatch(_AMOUNT, value) for _, value in bounds)
 
 
@@ -260,7 +262,7 @@ def _bound(facet: Facet, sign: str, value: str) -> Iterator[Where]:
 
 
 def _span(value: str) -> tuple[str, str]:
-    """When a day, a month or a year begins, and when the next one does, as ISO 8601 to its own precision."""
+    """Start of a day, month or year, and of the next, in ISO 8601 to its own precision."""
     if match := re.fullmatch(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", value):
         year, month, day = match.groups()
     else:
@@ -276,28 +278,30 @@ def _span(value: str) -> tuple[str, str]:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def _texts(among: Sequence[Facet], facets: Facets) -> Iterator[tuple[Facet, list[str]]]:
-    for facet in among:
-        if facet.kind == "text" and facet.count <= _VALUES:
+def _text_values(candidates: Sequence[Facet], facets: Facets) -> Iterator[tuple[Facet, list[str]]]:
+    for facet in candidates:
+        if facet.kind == "text" and facet.count <= _MAX_VALUES:
             yield facet, [value for value in facets.values(facet.key) if isinstance(value, str)]
 
 
-def _valued(clause: str, among: Sequence[Facet], facets: Facets) -> Iterator[tuple[tuple[Facet, str], frozenset[str]]]:
-    """The values that a clause names, with the words that they are told by."""
-    asked = {*map(_stem, terms(clause))}
-    found = {
+def _named_values(
+    clause: str, candidates: Sequence[Facet], facets: Facets
+) -> Iterator[tuple[tuple[Facet, str], frozenset[str]]]:
+    """The facet values that a clause names, each with its identifying stems."""
+    stems = {*map(_stem, terms(clause))}
+    matches = {
         (facet, value): words
-        for facet, values in _texts(among, facets)
+        for facet, values in _text_values(candidates, facets)
         for value in values
-        if (words := _telling(value)) and words <= asked
+        if (words := _identifying_stems(value)) and words <= stems
     }
-    for (facet, value), words in found.items():  # "New York" is not meant where "New York City" is said
-        if not any(words < others for others in found.values()):
+    for (facet, value), words in matches.items():  # "New York" is not meant where "New York City" is said
+        if not any(words < other_words for other_words in matches.values()):
             yield (facet, value), words
 
 
-def _telling(value: str) -> frozenset[str]:
-    """The words that a value is told by."""
+def _identifying_stems(value: str) -> frozenset[str]:
+    """Stems of the content words of a value; of all its words if it has no others."""
     words = terms(value)
     return frozenset(map(_stem, [word for word in words if word not in STOPWORDS] or words))
 
@@ -306,8 +310,8 @@ def _is_flag(facet: Facet) -> bool:
     return facet.kind == "number" and {facet.lowest, facet.highest} <= {0, 1}
 
 
-def _names(facet: Facet, clause: str) -> bool:
-    """Whether a clause speaks of a key by its name."""
+def _names_key(facet: Facet, clause: str) -> bool:
+    """Whether a clause mentions the key of a facet."""
     words = _key_words(facet)
     return bool(words) and words <= {*map(_stem, terms(clause))}
 
@@ -320,12 +324,12 @@ def _stem(word: str) -> str:
     return re.sub(r"(?<=\w\w)(?:ies|y)$", "i", re.sub(r"(?<=\w\w[^s])s$", "", word))
 
 
-def _beginning(word: str) -> str:
-    """What a word and its plural begin with."""
+def _singular_stem(word: str) -> str:
+    """The beginning that a word and its plural share."""
     return re.sub(r"(?<=\w\w)(?:ies|y|s)$", "", word)
 
 
-def _offer(known: Sequence[Facet]) -> str:
-    owned = [facet for facet in known if facet.key not in ("source", "title")]
-    told = ", ".join(f"{facet.key} ({facet.lowest} to {facet.highest})" for facet in owned)
-    return f"What can be asked for: {told or 'title and source, by their names'}."
+def _available_keys(known: Sequence[Facet]) -> str:
+    listed = [facet for facet in known if facet.key not in ("source", "title")]
+    ranges = ", ".join(f"{facet.key} ({facet.lowest} to {facet.highest})" for facet in listed)
+    return f"What can be asked for: {ranges or 'title and source, by their names'}."

@@ -1,4 +1,4 @@
-"""What a question looks like to a keyword search.
+"""Keyword queries: the content words of a question as an FTS5 expression.
 
 Any text is allowed in a question: FTS5's own query language (``AND``, ``NEAR``, ``*``, quotes, column filters) never
 reaches it.
@@ -22,7 +22,7 @@ STOPWORDS = frozenset(
     will with would yes you your yours
     """.split()
 )
-"""English words that say how something is asked, not what about; fillers of spoken language among them."""
+"""English stop words, fillers of spoken language among them."""
 
 
 def terms(text: str) -> list[str]:
@@ -39,10 +39,10 @@ def content_terms(text: str) -> list[str]:
     Returns:
         Up to 64 distinct words in lower case, in order, without stop words; with them if there is nothing else.
     """
-    found = list(dict.fromkeys(terms(text)))
-    return ([term for term in found if term not in STOPWORDS] or found)[:_MAX_TERMS]
+    distinct = list(dict.fromkeys(terms(text)))
+    return ([term for term in distinct if term not in STOPWORDS] or distinct)[:_MAX_TERMS]
 
 
-def match_expression(wanted: Sequence[str]) -> str:
-    """An FTS5 expression that matches what holds any of these terms."""
-    return " OR ".join(f'"{term}"' for term in wanted)
+def match_expression(words: Sequence[str]) -> str:
+    """An FTS5 expression that matches texts with any of these words."""
+    return " OR ".join(f'"{term}"' for term in words)

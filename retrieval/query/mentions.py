@@ -1,4 +1,4 @@
-"""Which names were spoken of, however they were written down: names are compared by how they sound."""
+"""Known names in a transcript: they are matched by sound, so that a misheard name is found too."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .keyword import STOPWORDS
+from .sounds import LIKE
 
 Sound = Callable[[str], str]
 """How a word sounds: one character for each sound, "" if it has none. Words that sound alike have like strings."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_LIKE = 0.7
-"""Words that are less alike than this are different words."""
-_AROUND = 2
+_MAX_GAP = 2
 """Words that may stand between those of a name."""
-_LONG = 4
-"""Sounds from which a word is told by most of them; a shorter one must be there as it is."""
-_ORDINARY = 0.3
-"""What an ordinary word counts in a name."""
-_TELLING = 0.7
-"""Share of the weight of a word of one name alone that must be there for a name to be sure."""
+_LONG_SOUND = 4
+"""Sounds of a word from which on it may be matched approximately; a shorter one must match exactly."""
+_ORDINARY_WEIGHT = 0.3
+"""Weight of an ordinary word in a name, against 1 for any other."""
+_MIN_WEIGHT_SHARE = 0.7
+"""A name's weight counts as at least this share of that of a word unique to one name."""
 _TAIL = re.compile(r",\s|\s[-–(/]")
-_TOLD = 0.8
-"""What a name counts up to its first comma or dash, against all of it."""
+_HEAD_WEIGHT = 0.8
+"""Weight of the part of a name before its first comma or dash; the whole name has the rest."""
 _NUMBERS = frozenset(
     """
     zero oh one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
@@ -45,7 +44,7 @@ class Mention:
     """A name in a text.
 
     Attributes:
-        name: As it is known.
+        name: The known name.
         score: How much of it was heard, rare words counting most, (0, 1]; 1 if it stands there word by word.
         place: Where the stretch begins that sounds like it, in words.
     """
@@ -56,88 +55,91 @@ class Mention:
 
 
 class NameFinder:
-    """Finds known names in what was said or heard."""
+    """Finds known names in transcripts."""
 
     def __init__(
         self, names: Iterable[str], sound: Sound | None = None, *, ordinary: AbstractSet[str] = frozenset()
     ) -> None:
-        """Learn names.
+        """Index names by their words and sounds.
 
         Args:
-            names: What may be spoken of. Words that many names share, such as "hotel", tell little.
+            names: The known names. Words that many names share, such as "hotel", count little.
             sound: How a word sounds; None compares letters.
             ordinary: Words, in lower case, that are said without any name being meant. They do not stand for words of
                 names that only sound like them, and count little where they are in names themselves.
         """
-        self._sound = sound or _letters
+        self._sound = sound or _as_spelled
         self._ordinary = ordinary | STOPWORDS | _NUMBERS
         self._names = {name: words for name in dict.fromkeys(names) if (words := self._words(name))}
         self._heads = {name: len(self._words(head)) for name in self._names if (head := _TAIL.split(name)[0]) != name}
         counts = Counter(word for words in self._names.values() for word in set(words))
         self._vocabulary = list(counts)
-        self._places = {word: place for place, word in enumerate(self._vocabulary)}
-        factors = [_ORDINARY if word.text in self._ordinary else 1.0 for word in self._vocabulary]
+        self._positions = {word: position for position, word in enumerate(self._vocabulary)}
+        factors = [_ORDINARY_WEIGHT if word.text in self._ordinary else 1.0 for word in self._vocabulary]
         rarity = [math.log(1 + len(self._names) / counts[word]) for word in self._vocabulary]
         self._weights = np.array(rarity) * np.array(factors)
-        self._least = _TELLING * math.log(1 + len(self._names))
-        self._holding = self._by_word()
+        self._min_weight = _MIN_WEIGHT_SHARE * math.log(1 + len(self._names))
+        self._names_by_word = self._index_names()
 
     def find(self, text: str, limit: int = 10) -> list[Mention]:
-        """Names that a text speaks of, the surest first.
+        """Names that a text mentions, the surest first.
 
         Args:
             text: Any text; it may be misheard, and words may be cut in two or run together.
             limit: How many at most.
         """
-        heard = self._words(text)
-        if not heard or not self._names:
+        text_words = self._words(text)
+        if not text_words or not self._names:
             return []
-        alike = self._alike(heard)  # (vocabulary, places)
-        told = np.flatnonzero(alike.max(axis=1) > 0).tolist()
-        candidates = {name for word in told for name in self._holding.get(word, ())}
-        found = [mention for name in candidates if (mention := self._best(name, alike)) is not None]
-        return sorted(found, key=lambda mention: (-mention.score, -mention.place, mention.name))[:limit]
+        similarities = self._similarities(text_words)
+        matched = np.flatnonzero(similarities.max(axis=1) > 0).tolist()
+        candidates = {name for word in matched for name in self._names_by_word.get(word, ())}
+        mentions = [mention for name in candidates if (mention := self._best_mention(name, similarities)) is not None]
+        return sorted(mentions, key=lambda mention: (-mention.score, -mention.place, mention.name))[:limit]
 
-    def _by_word(self) -> Mapping[int, list[str]]:
-        """Names by the words that they are known by: those of at least half the weight of their heaviest one."""
-        holding: dict[int, list[str]] = defaultdict(list)
+    def _index_names(self) -> Mapping[int, list[str]]:
+        """Names by their identifying words: those of at least half the weight of the heaviest."""
+        names_by_word: dict[int, list[str]] = defaultdict(list)
         for name, words in self._names.items():
-            weights = {self._places[word]: self._weights[self._places[word]] for word in words}
-            for place, weight in weights.items():
+            weights = {self._positions[word]: self._weights[self._positions[word]] for word in words}
+            for position, weight in weights.items():
                 if weight >= 0.5 * max(weights.values()):
-                    holding[place].append(name)
-        return holding
+                    names_by_word[position].append(name)
+        return names_by_word
 
-    def _alike(self, heard: Sequence[_Word]) -> NDArray[np.float64]:
-        """How alike each word of a name is to what was heard at each place: one word, or two run together."""
+    def _similarities(self, text_words: Sequence[_Word]) -> NDArray[np.float64]:
+        """Similarity of vocabulary words to the text's, single or two joined: shape (vocabulary, positions)."""
         from rapidfuzz import fuzz, process
 
         known = [word.sound for word in self._vocabulary]
-        single = [word.sound for word in heard]
+        single = [word.sound for word in text_words]
         joined = [first + second for first, second in pairwise(single)] + [single[-1]]
-        one = process.cdist(known, single, scorer=fuzz.ratio, dtype=np.float64) / 100
-        two = process.cdist(known, joined, scorer=fuzz.ratio, dtype=np.float64) / 100
-        long = np.array([len(sound) >= _LONG for sound in known])[:, None]
-        same = np.array([[word.text == other.text for other in heard] for word in self._vocabulary])
-        ordinary = np.array([word.text in self._ordinary for word in heard])
-        one = np.where(ordinary[None] & ~same, 0.0, one)
-        two = np.where((ordinary & np.append(ordinary[1:], True))[None], 0.0, two)
-        alike: NDArray[np.float64] = np.where(same, 1.0, np.maximum(one, np.where(long, two, 0.0)))
-        return np.where(alike >= np.where(long, _LIKE, 0.99), alike, 0.0)
+        single_ratios = process.cdist(known, single, scorer=fuzz.ratio, dtype=np.float64) / 100
+        joined_ratios = process.cdist(known, joined, scorer=fuzz.ratio, dtype=np.float64) / 100
+        is_long = np.array([len(sound) >= _LONG_SOUND for sound in known])[:, None]
+        is_same = np.array([[word.text == other.text for other in text_words] for word in self._vocabulary])
+        is_ordinary = np.array([word.text in self._ordinary for word in text_words])
+        single_ratios = np.where(is_ordinary[None] & ~is_same, 0.0, single_ratios)
+        joined_ratios = np.where((is_ordinary & np.append(is_ordinary[1:], True))[None], 0.0, joined_ratios)
+        similarities: NDArray[np.float64] = np.where(
+            is_same, 1.0, np.maximum(single_ratios, np.where(is_long, joined_ratios, 0.0))
+        )
+        return np.where(similarities >= np.where(is_long, LIKE, 0.99), similarities, 0.0)
 
-    def _best(self, name: str, alike: NDArray[np.float64]) -> Mention | None:
-        places = [self._places[word] for word in self._names[name]]
-        weights = self._weights[places]
-        rows = alike[places] * weights[:, None]
-        width = len(places) + _AROUND
+    def _best_mention(self, name: str, similarities: NDArray[np.float64]) -> Mention | None:
+        """The stretch of the text that matches a name best; None if no word of it does."""
+        positions = [self._positions[word] for word in self._names[name]]
+        weights = self._weights[positions]
+        rows = similarities[positions] * weights[:, None]
+        width = len(positions) + _MAX_GAP
         head = self._heads.get(name, 0)
         best: tuple[float, int] = (0.0, 0)
         for start in np.flatnonzero(rows.max(axis=0) > 0).tolist():
-            part = rows[:, start : start + width]
-            score = _in_order(part) / max(float(weights.sum()), self._least)
+            window = rows[:, start : start + width]
+            score = _best_alignment(window) / max(float(weights.sum()), self._min_weight)
             if head:  # what stands behind a dash or a comma is rarely said
-                said = _in_order(part[:head]) / max(float(weights[:head].sum()), self._least)
-                score = (1 - _TOLD) * score + _TOLD * said
+                head_score = _best_alignment(window[:head]) / max(float(weights[:head].sum()), self._min_weight)
+                score = (1 - _HEAD_WEIGHT) * score + _HEAD_WEIGHT * head_score
             best = max(best, (score, start))
         return Mention(name, min(1.0, best[0]), best[1]) if best[0] > 0 else None
 
@@ -157,14 +159,14 @@ class _Word:
         return hash(self.sound)
 
 
-def _in_order(worth: NDArray[np.float64]) -> float:
-    """The most that words are worth when each takes a place of its own, in their order; shape (words, places)."""
-    most = np.zeros(worth.shape[1] + 1)
-    for row in worth:
-        taken = most[:-1] + row
-        most[1:] = np.maximum.accumulate(np.maximum(most[1:], taken))
-    return float(most[-1])
+def _best_alignment(weights: NDArray[np.float64]) -> float:
+    """Greatest total weight when each word takes a position of its own, in order; weights: (words, positions)."""
+    totals = np.zeros(weights.shape[1] + 1)
+    for row in weights:
+        taken = totals[:-1] + row
+        totals[1:] = np.maximum.accumulate(np.maximum(totals[1:], taken))
+    return float(totals[-1])
 
 
-def _letters(word: str) -> str:
+def _as_spelled(word: str) -> str:
     return word

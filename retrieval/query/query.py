@@ -1,11 +1,11 @@
-"""A question in one piece, and how any knowledge base is asked it.
+"""A query with its readings, history and filters, and the protocol of knowledge bases that take it whole.
 
 ::
 
     query = Query.of(readings, posteriors, history=["is there parking at Fable", "Yes, behind the house."])
     as_query_knowledge(knowledge).search_query(query, k=3)
 
-Wrappers change what they are about, hand on all the rest, and so compose in any order.
+Wrappers change the fields they handle and pass on the rest, and so compose in any order.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, Protocol, runtime_checkable
 from ..passages import KnowledgeBase, Passage
 from .filters import Where
 
-_DEMANDS = {"where": "a filter", "instruction": "an instruction", "boosts": "boosts"}
+_DEMAND_NAMES = {"where": "a filter", "instruction": "an instruction", "boosts": "boosts"}
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked: everything that a search may take into account.
+    """A query: everything that a search may take into account.
 
     Attributes:
         texts: What may have been said or typed, such as a recogniser's N-best list, usually the likeliest first.
@@ -72,7 +72,7 @@ class Query:
         Raises:
             ValueError: If there are not as many weights as readings, or a weight is negative or not finite.
         """
-        given: dict[str, Any] = {
+        fields_given: dict[str, Any] = {
             "weights": tuple(weights),
             "history": history if isinstance(history, str) else tuple(history),
             "where": where,
@@ -80,8 +80,8 @@ class Query:
             "boosts": tuple(boosts),
         }
         if not isinstance(query, Query):
-            return cls((query,) if isinstance(query, str) else tuple(query), **given)
-        changes = {name: value for name, value in given.items() if value not in ((), None, "")}
+            return cls((query,) if isinstance(query, str) else tuple(query), **fields_given)
+        changes = {name: value for name, value in fields_given.items() if value not in ((), None, "")}
         return replace(query, **changes) if changes else query
 
     @property
@@ -100,24 +100,24 @@ class Query:
         return readings
 
     def check_supported(self, knowledge: object, *supported: str) -> None:
-        """Refuse what a knowledge base cannot honour, so that its passages are not taken for what was asked for.
+        """Refuse a query with a filter, an instruction or boosts that a knowledge base would ignore.
 
         Args:
-            knowledge: Who is asked; named in the error.
+            knowledge: The knowledge base; named in the error.
             supported: Those of the fields ``where``, ``instruction`` and ``boosts`` that it honours.
 
         Raises:
             ValueError: If one of the others is set.
         """
-        demanded = {
+        is_set = {
             "where": self.where is not None,
             "instruction": bool(self.instruction.strip()),
             "boosts": bool(self.boosts),
         }
-        beyond = [words for name, words in _DEMANDS.items() if demanded[name] and name not in supported]
-        if beyond:
+        unsupported = [words for name, words in _DEMAND_NAMES.items() if is_set[name] and name not in supported]
+        if unsupported:
             raise ValueError(
-                f"{type(knowledge).__name__} cannot honour {' and '.join(beyond)} of a query: leave that out, or "
+                f"{type(knowledge).__name__} cannot honour {' and '.join(unsupported)} of a query: leave that out, or "
                 "search a knowledge base whose search_query honours it, as that of LocalKnowledge does."
             )
 

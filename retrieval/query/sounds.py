@@ -1,4 +1,4 @@
-"""Known words by how an unknown one sounds: a misheard name is no word of the index, but sounds like one.
+"""Phonetic matching: a misheard name is no word of the index, but sounds like one.
 
 Sounds are read off the spelling by rules, as Metaphone does (Philips 1990), but vowels stay: what a recogniser writes
 for a name it does not know mostly has the right ones. On 874 misheard SQuAD questions this found as much as phonemes
@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 LIKE = 0.7
-"""Words that are less alike than this are different words: twice the sounds in common, in order, over all sounds."""
-_SHORT = 3  # sounds; a shorter word sounds like too many others
+"""Least similarity of two words that may be one misheard: twice the sounds in common, in order, over all sounds."""
+_MIN_SOUNDS = 3  # sounds; a shorter word sounds like too many others
 _VOWELS = "aeiou"
 _RULES: Sequence[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), sound)
@@ -49,26 +49,28 @@ def spelled_sound(word: str) -> str:
         >>> spelled_sound("Phoenix"), spelled_sound("Fenix")
         ('foniks', 'feniks')
     """
-    bare = unicodedata.normalize("NFKD", word.lower())
-    sound = "".join(letter for letter in bare if not unicodedata.combining(letter))
-    for pattern, to in _RULES:
-        sound = pattern.sub(to, sound)
+    decomposed = unicodedata.normalize("NFKD", word.lower())
+    sound = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    for pattern, replacement in _RULES:
+        sound = pattern.sub(replacement, sound)
     return sound
 
 
 class SoundAlikes:
-    """Finds the word that another one sounds most like."""
+    """Finds the known word that another word sounds most like."""
 
-    def __init__(self, words: Iterable[str], before: SoundAlikes | None = None) -> None:
-        """Learn words.
+    def __init__(self, words: Iterable[str], previous: SoundAlikes | None = None) -> None:
+        """Index words by their sounds.
 
         Args:
             words: The words; those of digits are left out.
-            before: What was learned before: sounds of words that are in both are taken from there.
+            previous: An earlier vocabulary; the sounds of words that are in both are copied from it.
         """
-        known = {} if before is None else dict(zip(before._words, before._sounds, strict=True))
-        pairs = [(word, known.get(word) or spelled_sound(word)) for word in words if not any(map(str.isdigit, word))]
-        pairs = [(word, sound) for word, sound in pairs if len(sound) >= _SHORT]
+        known_sounds = {} if previous is None else dict(zip(previous._words, previous._sounds, strict=True))
+        pairs = [
+            (word, known_sounds.get(word) or spelled_sound(word)) for word in words if not any(map(str.isdigit, word))
+        ]
+        pairs = [(word, sound) for word, sound in pairs if len(sound) >= _MIN_SOUNDS]
         self._words: list[str] = [word for word, _ in pairs]
         self._sounds: list[str] = [sound for _, sound in pairs]
 
@@ -82,11 +84,11 @@ class SoundAlikes:
         from rapidfuzz import fuzz, process
 
         best: tuple[float, str] | None = None
-        for heard in dict.fromkeys((word, word + following)):
-            sound = spelled_sound(heard)
-            if len(sound) < _SHORT or any(map(str.isdigit, heard)):
+        for spelling in dict.fromkeys((word, word + following)):
+            sound = spelled_sound(spelling)
+            if len(sound) < _MIN_SOUNDS or any(map(str.isdigit, spelling)):
                 continue
-            found = process.extractOne(sound, self._sounds, scorer=fuzz.ratio, score_cutoff=100 * LIKE)
-            if found is not None and (best is None or found[1] > best[0]):
-                best = (found[1], self._words[found[2]])
+            match = process.extractOne(sound, self._sounds, scorer=fuzz.ratio, score_cutoff=100 * LIKE)
+            if match is not None and (best is None or match[1] > best[0]):
+                best = (match[1], self._words[match[2]])
         return None if best is None else best[1]

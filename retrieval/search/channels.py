@@ -1,4 +1,4 @@
-"""One search of a store through its channels: how similar passages are to each reading, and what they cover of it."""
+"""One hybrid search: cosine similarity and keyword coverage of each reading, fused into one ranking."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .options import SearchOptions
 
 @dataclass(frozen=True, slots=True)
 class ChannelSearch:
-    """What one search goes by. It is made and run inside ``store.reading()``.
+    """One search of a store; made and run inside ``store.reading()``.
 
     Attributes:
         store: The passages and their vectors.
         options: Which channels, and how they are fused.
-        depth: How many passages each channel puts forward.
+        depth: How many candidates each channel contributes.
         where: Only documents whose metadata this holds for.
-        boosts: Rows among which is looked besides, int64, shape (n,), each with what is added to their scores.
+        boosts: Rows, int64, shape (n,), that are searched in addition, each with what is added to their scores.
     """
 
     store: Store
@@ -37,7 +37,7 @@ class ChannelSearch:
         """Find passages.
 
         Args:
-            readings: What is looked for, each with its weight; at least one.
+            readings: The readings of the query, each with its weight; at least one.
             vectors: Of the readings: float32, shape (readings, dim), of unit length; None without the dense channel.
             k: How many passages at most.
         """
@@ -60,35 +60,36 @@ class ChannelSearch:
     def _similarities(
         self, vectors: NDArray[np.float32], coverages: Sequence[Mapping[int, float]]
     ) -> list[dict[int, float]]:
-        """Cosine by row, for each reading: of the nearest rows of every reading, and of those found by words alone."""
+        """Cosine by row, for each reading: of the nearest rows of all readings, and of rows with a coverage."""
         index = self.store.index
-        among = None if self.where is None else self.store.table.where(self.where)
-        hits = [index.search(vectors, self.depth, rows) for rows in (among, *(rows for rows, _ in self.boosts))]
-        if len(vectors) == len(hits) == 1 and not coverages:  # no row was found that has no cosine yet
-            return [dict(zip(hits[0].rows[0].tolist(), hits[0].scores[0].tolist(), strict=True))]
-        nearest = (row for one in hits for row in one.rows.ravel().tolist())
+        candidates = None if self.where is None else self.store.table.where(self.where)
+        results = [index.search(vectors, self.depth, rows) for rows in (candidates, *(rows for rows, _ in self.boosts))]
+        if len(vectors) == len(results) == 1 and not coverages:  # the hits are all there is to score: no second pass
+            return [dict(zip(results[0].rows[0].tolist(), results[0].scores[0].tolist(), strict=True))]
+        nearest = (row for hits in results for row in hits.rows.ravel().tolist())
         rows = sorted({*nearest, *(row for scores in coverages for row in scores)})
         cosines = vectors @ index.vectors(np.array(rows, np.int64)).T
-        return [dict(zip(rows, line, strict=True)) for line in cosines.tolist()]
+        return [dict(zip(rows, similarities, strict=True)) for similarities in cosines.tolist()]
 
     def _coverages(self, readings: Mapping[str, float]) -> list[dict[int, float]]:
-        """Coverage by row, for each reading; empty if no channel looks for words."""
+        """Coverage by row, for each reading; empty without the keyword and the phonetic channel."""
         if not {"keyword", "phonetic"} & set(self.options.channels):
             return []
         return [self._coverage(reading) for reading in readings]
 
     def _coverage(self, reading: str) -> dict[int, float]:
-        """Coverage by row: of the words as they stand in the reading, or where that is more, as they sound."""
+        """Coverage by row of the reading as written, raised where its phonetic correction covers more."""
         table, options = self.store.table, self.options
-        written = self._keyword(reading) if "keyword" in options.channels else {}
-        sounding = table.sounding(reading) if "phonetic" in options.channels else None
-        if sounding is None:
-            return written if "keyword" in options.channels else self._keyword(reading)
-        for row, coverage in self._keyword(sounding).items():
-            before = written.get(row, 0.0)
-            written[row] = before + options.phonetic_weight * max(0.0, coverage - before)
-        return dict(sorted(written.items(), key=lambda pair: -pair[1]))
+        coverages = self._keyword(reading) if "keyword" in options.channels else {}
+        corrected = table.sounding(reading) if "phonetic" in options.channels else None
+        if corrected is None:
+            return coverages if "keyword" in options.channels else self._keyword(reading)
+        for row, coverage in self._keyword(corrected).items():
+            exact = coverages.get(row, 0.0)
+            coverages[row] = exact + options.phonetic_weight * max(0.0, coverage - exact)
+        return dict(sorted(coverages.items(), key=lambda pair: -pair[1]))
 
     def _keyword(self, text: str) -> dict[int, float]:
+        """Coverage by row of the words of a text."""
         columns = (self.options.title_weight, self.options.heading_weight, 1.0)
         return self.store.table.keyword(text, self.depth, columns, self.where, [rows for rows, _ in self.boosts])

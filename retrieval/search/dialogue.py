@@ -1,4 +1,4 @@
-"""Questions inside a dialogue: what "that place" is was said some turns ago."""
+"""Search in a dialogue: names from earlier turns tell what "that place" means now."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..query.query import Query, QueryKnowledge, as_query_knowledge
 
 @dataclass(frozen=True, slots=True)
 class DialogueOptions:
-    """How much what was said before counts. The defaults were chosen on 45 spoken dialogues of DSTC10.
+    """How strongly names from earlier turns are boosted. The defaults were chosen on 45 spoken dialogues of DSTC10.
 
     Attributes:
-        weight: What is added to the score of passages about a name that was heard without doubt in this turn.
-        decay: What is left of it with every turn since.
-        names: How many names are thought of at most.
+        weight: Boost of passages about a name that this turn mentions for certain.
+        decay: Factor by which the boost shrinks with every turn since.
+        names: How many names are boosted at most.
         readings: How many readings of the question are searched for names.
     """
 
@@ -49,12 +49,12 @@ class NameSource(Protocol):
         ...
 
     def ordinary(self, key: str) -> AbstractSet[str]:
-        """Words, in lower case, that are said of many different things."""
+        """Words, in lower case, too common among the values of a key to tell which is meant."""
         ...
 
 
 class DialogueSearch:
-    """Searches a knowledge base with what was said before in mind.
+    """Searches a knowledge base in the context of a dialogue.
 
     Names that were spoken of, misheard or not, are matched by sound against what passages are about (a key of their
     metadata, or the titles of their pages); passages about them are boosted, those about the latest most. It is a
@@ -77,7 +77,7 @@ class DialogueSearch:
                 ``knowledge``.
             key: The key of the metadata that holds the names; by default the one that groups passages most finely.
             sound: How a word sounds, see `Sound`; None compares letters.
-            options: How much what was said before counts.
+            options: How strongly names are boosted.
 
         Raises:
             ValueError: If nothing in there knows what its passages are about.
@@ -116,7 +116,7 @@ class DialogueSearch:
         return tuple(as_query_knowledge(self.knowledge).search_query(query, k))
 
     def spoken_of(self, query: Query) -> list[tuple[str, float]]:
-        """Names that may be meant, and how much, (0, 1]; the likeliest first."""
+        """Names that the dialogue mentions, each with its share of the boost, (0, 1]; the greatest first."""
         if self._finder is None:
             return []
         turns = [(text, 0) for text in query.texts[: self.options.readings]]
@@ -130,7 +130,7 @@ class DialogueSearch:
 
 
 def _name_source(knowledge: Any) -> NameSource:
-    """What knows the names: the knowledge base, or the one that it wraps."""
+    """The first knowledge base, from the outermost inwards, that knows its names."""
     inner = knowledge
     while inner is not None:
         if isinstance(inner, NameSource):

@@ -1,4 +1,4 @@
-"""Many rankings become one."""
+"""Fusion of several rankings into one: by weighted sum of scores, or by reciprocal rank."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def weighted_sum(scores: Sequence[Mapping[Item, float]], weights: Sequence[float
     (Bruch, Gai & Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval").
 
     Args:
-        scores: Score of each item, for each way of looking.
-        weights: How much each way counts, not negative and not all 0.
+        scores: Scores by item, one mapping for each channel.
+        weights: Weight of each channel, not negative and not all 0.
 
     Returns:
         ``Σ_i w_i · score_i(d) / Σ_i w_i`` of every item, best first; equal scores keep the order of first appearance.
@@ -30,8 +30,8 @@ def weighted_sum(scores: Sequence[Mapping[Item, float]], weights: Sequence[float
         ValueError: If there are not as many weights as mappings, or they are negative or all 0.
     """
     fused: dict[Item, float] = {}
-    for found, share in zip(scores, _shares(weights, len(scores)), strict=True):
-        for item, score in found.items():
+    for channel_scores, share in zip(scores, _shares(weights, len(scores)), strict=True):
+        for item, score in channel_scores.items():
             fused[item] = fused.get(item, 0.0) + share * score
     return _best_first(fused)
 
@@ -48,7 +48,7 @@ def reciprocal_rank_fusion(
     Args:
         rankings: Lists of items, best first, without repeats.
         weights: How much each ranking counts, not negative and not all 0; default: equally.
-        constant: How little the first places stand out; 60 in the paper.
+        constant: The larger, the less the first ranks stand out; 60 in the paper.
 
     Returns:
         Score in (0, 1] of every item, best first; equal scores keep the order of first appearance.
@@ -64,26 +64,13 @@ def reciprocal_rank_fusion(
     return _best_first(fused)
 
 
-def _shares(weights: Sequence[float], count: int) -> list[float]:
-    if len(weights) != count:
-        raise ValueError(f"{count} rankings need as many weights, not {len(weights)}.")
-    total = float(sum(weights))
-    if count and (min(weights) < 0 or not total > 0):
-        raise ValueError(f"Weights must not be negative and not all 0, got {list(weights)}.")
-    return [weight / total for weight in weights]
-
-
-def _best_first(fused: dict[Item, float]) -> dict[Item, float]:
-    return dict(sorted(fused.items(), key=lambda pair: -pair[1]))
-
-
 def fuse_channels(
     similarities: list[dict[int, float]],
     coverages: list[dict[int, float]],
     shares: list[float],
     options: SearchOptions,
 ) -> dict[int, float]:
-    """One score for each row: similarities and coverages of every reading, weighted."""
+    """Fuse the similarities and coverages of all readings into one score for each row, best first."""
     weights = [options.dense_weight * share for share in shares] if similarities else []
     weights += [(1 - options.dense_weight) * share for share in shares] if coverages else []
     if options.fusion == "sum":
@@ -94,9 +81,23 @@ def fuse_channels(
 
 
 def boosted(fused: Mapping[int, float], boosts: Sequence[tuple[NDArray[np.int64], float]]) -> dict[int, float]:
-    """Scores with what their rows are boosted by, best first; of several boosts of a row, the most counts."""
-    extras: dict[int, float] = {}
-    for rows, extra in boosts:
+    """Add boosts to the fused scores, best first; of several boosts of a row, the greatest counts."""
+    boost_by_row: dict[int, float] = {}
+    for rows, boost in boosts:
         for row in rows.tolist():
-            extras[row] = max(extra, extras.get(row, extra))
-    return _best_first({row: score + extras.get(row, 0.0) for row, score in fused.items()})
+            boost_by_row[row] = max(boost, boost_by_row.get(row, boost))
+    return _best_first({row: score + boost_by_row.get(row, 0.0) for row, score in fused.items()})
+
+
+def _shares(weights: Sequence[float], count: int) -> list[float]:
+    """Weights normalised to a sum of 1."""
+    if len(weights) != count:
+        raise ValueError(f"{count} rankings need as many weights, not {len(weights)}.")
+    total = float(sum(weights))
+    if count and (min(weights) < 0 or not total > 0):
+        raise ValueError(f"Weights must not be negative and not all 0, got {list(weights)}.")
+    return [weight / total for weight in weights]
+
+
+def _best_first(fused: dict[Item, float]) -> dict[Item, float]:
+    return dict(sorted(fused.items(), key=lambda pair: -pair[1]))

@@ -1,4 +1,4 @@
-"""A knowledge base on this machine: meaning and keywords, fused."""
+"""A local knowledge base: passages are found by meaning, by keywords and by sound, and the rankings are fused."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from .options import SearchOptions
 
 Progress = Callable[[int, int], None]
 
-_BATCH = 64  # passages embedded between two reports of progress
-_COMMITTED = 512  # passages embedded between two commits: what is lost at most when long work is broken off
+_BATCH_SIZE = 64  # passages embedded between two reports of progress
+_COMMIT_SIZE = 512  # passages embedded between two commits: what is lost at most when long work is broken off
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What an update did, in documents.
+    """How many documents an update added, changed and removed.
 
     Attributes:
-        added: New ones.
-        updated: Ones that were there and differ.
-        unchanged: Ones that were there already; nothing was done.
-        removed: Ones that were taken out.
-        embedded: How many passages got a new vector; passages that a changed document kept keep theirs.
+        added: Documents that are new.
+        updated: Documents that replaced another version of theirs.
+        unchanged: Documents that were there already, just as they are.
+        removed: Documents that were removed.
+        embedded: How many passages were embedded; unchanged passages of a changed document keep their vectors.
     """
 
     added: int = 0
@@ -59,11 +59,11 @@ class LocalKnowledge:
     """
 
     def __init__(self, store: Store, embedder: Embedder, options: SearchOptions | None = None) -> None:
-        """Put ready parts together; ``from_folder``, ``from_documents``, ``create`` and ``open`` make them.
+        """Join a store and its embedder; ``from_folder``, ``from_documents``, ``create`` and ``open`` build both.
 
         Args:
             store: The passages and their vectors.
-            embedder: What made the vectors.
+            embedder: The embedder that made the vectors.
             options: How to search.
         """
         self.options = options or SearchOptions()
@@ -117,15 +117,15 @@ class LocalKnowledge:
         Raises:
             LoadingError: If the documents hold no text, or two have the same source.
         """
-        made = cls.empty(embedder, options=options, device=device)
-        made.upsert(documents, chunking=chunking, progress=progress)
-        if not len(made):
+        knowledge = cls.empty(embedder, options=options, device=device)
+        knowledge.upsert(documents, chunking=chunking, progress=progress)
+        if not len(knowledge):
             raise LoadingError("The documents hold headings at most: give at least one with a sentence in it.")
-        return made
+        return knowledge
 
     @classmethod
     def empty(cls, embedder: Embedder, *, options: SearchOptions | None = None, device: Device = "auto") -> Self:
-        """One without documents, in memory: put them in with ``upsert``; arguments as in ``create``."""
+        """An empty knowledge base in memory, to be filled by ``upsert``; arguments as in ``create``."""
         return cls(Store.in_memory(embedder.dim, device), embedder, options)
 
     @classmethod
@@ -135,7 +135,7 @@ class LocalKnowledge:
         """Make an empty index in a folder and open it: every later change is on disk when its call returns.
 
         Args:
-            path: A new or an empty folder; an index that is there is replaced.
+            path: A new or an empty folder; an index in it is replaced.
             embedder: What will make the vectors.
             options: How to search.
             device: Where vectors are searched (see ``VectorIndex``).
@@ -158,7 +158,7 @@ class LocalKnowledge:
         device: Device = "auto",
         precision: Precision = "float32",
     ) -> Self:
-        """Open an index folder. All its vectors are checked.
+        """Open an index folder and verify its vectors.
 
         Args:
             path: Folder of the index.
@@ -173,20 +173,20 @@ class LocalKnowledge:
             EmbedderMismatch: If it was made by another embedder.
         """
         store = Store.open(path, device, precision)
-        made_by = store.manifest
-        assert made_by is not None
-        if made_by.fingerprint != embedder.fingerprint or made_by.dim != embedder.dim:
+        manifest = store.manifest
+        assert manifest is not None
+        if manifest.fingerprint != embedder.fingerprint or manifest.dim != embedder.dim:
             store.close()
             raise EmbedderMismatch(
-                f"The index at {path} was made by another embedder ({made_by.embedder!r}, {made_by.dim} dimensions, "
-                f"fingerprint {made_by.fingerprint}) than this one ({embedder.name!r}, {embedder.dim} dimensions, "
+                f"The index at {path} was made by another embedder ({manifest.embedder!r}, {manifest.dim} dimensions, "
+                f"fingerprint {manifest.fingerprint}) than this one ({embedder.name!r}, {embedder.dim} dimensions, "
                 f"fingerprint {embedder.fingerprint}): open it with that one, or build it again with "
                 f"`vivavoce index DIR --out {path}`."
             )
         return cls(store, _centred(embedder, store), options)
 
     def save(self, path: str | Path) -> None:
-        """Write all of it into a folder, all or nothing; an index that is there already is replaced.
+        """Write the index into a folder, all or nothing; an index in it is replaced.
 
         Raises:
             StoreError: If the folder holds something else, or cannot be written.
@@ -201,9 +201,9 @@ class LocalKnowledge:
         chunking: ChunkOptions | None = None,
         progress: Progress | None = None,
     ) -> Changes:
-        """Put documents in; one whose source is there already is replaced, and nothing is done if it is the same.
+        """Add documents; one whose source is known replaces the old version, and an unchanged one is skipped.
 
-        Broken off, it keeps what was done so far; the same call then goes on from there. With `vectors`, and with an
+        Interrupted, it keeps the documents committed so far, and the same call then resumes. With `vectors`, or an
         embedder whose centre has to be fitted first, it is all or nothing.
 
         Args:
@@ -221,67 +221,79 @@ class LocalKnowledge:
         if len({document.source for document in documents}) < len(documents):
             raise LoadingError("Two documents have the same source: give each its own.")
         chunks = [chunk_document(document, chunking) for document in documents]
-        given = None if vectors is None else self._given(chunks, vectors)
-        parts = itertools.repeat(None) if given is None else given
-        cuts = [Cut.of(*one) for one in zip(documents, chunks, parts, strict=False)]
+        precomputed = None if vectors is None else self._split_vectors(chunks, vectors)
+        vectors_of_each = itertools.repeat(None) if precomputed is None else precomputed
+        cuts = [Cut.of(*parts) for parts in zip(documents, chunks, vectors_of_each, strict=False)]
         while True:
             try:
-                return self._upsert(cuts, given, progress)
+                return self._upsert(cuts, precomputed, progress)
             except Moved:  # another process replaced one of these documents just now
                 continue
 
-    def _given(self, chunks: Sequence[Sequence[Chunk]], vectors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """The vectors of each document."""
-        wanted = sum(map(len, chunks))
-        if vectors.shape != (wanted, self.embedder.dim):
+    def _split_vectors(
+        self, chunks: Sequence[Sequence[Chunk]], vectors: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        """Split the vectors of all chunks into those of each document."""
+        total = sum(map(len, chunks))
+        if vectors.shape != (total, self.embedder.dim):
             raise DimensionMismatch(
-                f"{len(chunks)} documents are cut into {wanted} passages: vectors must have shape "
-                f"({wanted}, {self.embedder.dim}), not {vectors.shape}."
+                f"{len(chunks)} documents are cut into {total} passages: vectors must have shape "
+                f"({total}, {self.embedder.dim}), not {vectors.shape}."
             )
         ends = itertools.accumulate(map(len, chunks))
-        return [vectors[end - len(own) : end] for own, end in zip(chunks, ends, strict=True)]
+        return [vectors[end - len(document_chunks) : end] for document_chunks, end in zip(chunks, ends, strict=True)]
 
     def _upsert(
         self,
         cuts: Sequence[Cut],
-        given: Sequence[NDArray[np.float32]] | None,
+        precomputed: Sequence[NDArray[np.float32]] | None,
         progress: Progress | None,
     ) -> Changes:
         with self._store.reading():
-            there = self._store.table.digests([cut.document.source for cut in cuts])
-            todo = [place for place, cut in enumerate(cuts) if there.get(cut.document.source) != cut.digest]
-            keys = self._store.table.keys([cuts[place].document.source for place in todo]) if given is None else {}
+            stored_digests = self._store.table.digests([cut.document.source for cut in cuts])
+            changed = [
+                position for position, cut in enumerate(cuts) if stored_digests.get(cut.document.source) != cut.digest
+            ]
+            stored_rows = (
+                self._store.table.keys([cuts[position].document.source for position in changed])
+                if precomputed is None
+                else {}
+            )
         self.embedder = _centred(self.embedder, self._store)
-        fresh = {place: [chunk for chunk in cuts[place].chunks if chunk.id not in keys] for place in todo}
-        total = sum(map(len, fresh.values()))
-        whole = given is not None or _uncentred(self.embedder) is not None
-        done = 0
-        for batch in _batches(todo, fresh, total + 1 if whole else _COMMITTED):
-            chunks = [chunk for place in batch for chunk in fresh[place]]
-            if given is not None:
-                vectors = np.concatenate([given[place] for place in batch])
+        new_chunks = {
+            position: [chunk for chunk in cuts[position].chunks if chunk.id not in stored_rows] for position in changed
+        }
+        total = sum(map(len, new_chunks.values()))
+        atomic = precomputed is not None or _uncentred(self.embedder) is not None
+        embedded = 0
+        for batch in _batches(changed, new_chunks, total + 1 if atomic else _COMMIT_SIZE):
+            chunks = [chunk for position in batch for chunk in new_chunks[position]]
+            if precomputed is not None:
+                vectors = np.concatenate([precomputed[position] for position in batch])
             else:
-                vectors = self._embed([chunk.in_context for chunk in chunks], done, total, progress)
+                vectors = self._embed([chunk.in_context for chunk in chunks], embedded, total, progress)
             self._store.replace(
                 [],
-                [cuts[place] for place in batch],
+                [cuts[position] for position in batch],
                 [chunk.id for chunk in chunks],
                 vectors,
                 self.embedder.center if isinstance(self.embedder, CenteringEmbedder) else None,
             )
-            done += len(chunks)
-        new = sum(cuts[place].document.source not in there for place in todo)
-        return Changes(new, len(todo) - new, len(cuts) - len(todo), 0, 0 if given is not None else total)
+            embedded += len(chunks)
+        added = sum(cuts[position].document.source not in stored_digests for position in changed)
+        return Changes(
+            added, len(changed) - added, len(cuts) - len(changed), 0, 0 if precomputed is not None else total
+        )
 
     def _embed(self, texts: Sequence[str], done: int, total: int, progress: Progress | None) -> NDArray[np.float32]:
-        """Vectors of passages; a centre that has to be fitted is fitted to them."""
+        """Embed passages, and fit the embedder's centre to them if it has none yet."""
         uncentred = _uncentred(self.embedder)
         batches = [np.empty((0, self.embedder.dim), np.float32)]
-        for first in range(0, len(texts), _BATCH):
-            part = texts[first : first + _BATCH]
-            batches.append(uncentred.pooled(part) if uncentred else self.embedder.embed(part))
+        for first in range(0, len(texts), _BATCH_SIZE):
+            batch = texts[first : first + _BATCH_SIZE]
+            batches.append(uncentred.pooled(batch) if uncentred else self.embedder.embed(batch))
             if progress:
-                progress(done + first + len(part), total)
+                progress(done + first + len(batch), total)
         vectors = np.concatenate(batches)
         if uncentred is None or not len(vectors):
             return vectors
@@ -297,7 +309,7 @@ class LocalKnowledge:
         progress: Progress | None = None,
         on_skip: Callable[[SkippedFile], None] | None = None,
     ) -> Changes:
-        """Make it hold exactly what a folder holds; see ``update``. Arguments as in ``from_folder``.
+        """Synchronise with a folder; see ``update``. Arguments as in ``from_folder``.
 
         Raises:
             LoadingError: If there is no such folder, or nothing to read in it; nothing is changed then.
@@ -308,9 +320,9 @@ class LocalKnowledge:
     def update(
         self, loaded: LoadedFolder, *, chunking: ChunkOptions | None = None, progress: Progress | None = None
     ) -> Changes:
-        """Make it hold exactly what a folder held. Only what changed is embedded; what is not there any more goes.
+        """Synchronise with a loaded folder: embed what changed, and remove documents whose files are gone.
 
-        A file that was there but could not be read keeps what was known of it.
+        A file that exists but could not be read keeps its earlier version.
 
         Args:
             loaded: What ``load_folder`` gave.
@@ -320,20 +332,20 @@ class LocalKnowledge:
         Raises:
             StoreError: If it cannot be written.
         """
-        kept = {document.source for document in loaded.documents} | {skipped.source for skipped in loaded.skipped}
-        done = self.upsert(loaded.documents, chunking=chunking, progress=progress)
-        gone = [source for source in self.sources if source not in kept]
-        return replace(done, removed=self.delete(gone))
+        present = {document.source for document in loaded.documents} | {skipped.source for skipped in loaded.skipped}
+        changes = self.upsert(loaded.documents, chunking=chunking, progress=progress)
+        vanished = [source for source in self.sources if source not in present]
+        return replace(changes, removed=self.delete(vanished))
 
     def delete(self, sources: Sequence[str] | None = None, *, where: Where | None = None) -> int:
-        """Take documents out.
+        """Remove documents.
 
         Args:
-            sources: Of the documents; those that are not there are passed over.
-            where: Of these, or of all, only the documents that this holds for.
+            sources: Sources of the documents; unknown ones are ignored.
+            where: Only those of them, or of all documents, that this filter holds for.
 
         Returns:
-            How many were taken out.
+            How many were removed.
 
         Raises:
             ValueError: If neither is given, or the filter is malformed.
@@ -349,7 +361,7 @@ class LocalKnowledge:
         limit: int | None = None,
         offset: int = 0,
     ) -> tuple[Passage, ...]:
-        """Passages by what is known of them, not by a question, in the order they were put in.
+        """Passages by source and metadata, in the order they were added.
 
         Args:
             sources: Only of these documents.
@@ -371,7 +383,7 @@ class LocalKnowledge:
         limit: int | None = None,
         offset: int = 0,
     ) -> tuple[Entry, ...]:
-        """What is known of documents, without their passages, in the order they were put in; arguments as in ``get``.
+        """Documents without their passages, in the order they were added; arguments as in ``get``.
 
         Raises:
             ValueError: If the filter is malformed, or a number is negative.
@@ -380,17 +392,17 @@ class LocalKnowledge:
             return tuple(self._store.table.entries(sources, where, limit, offset))
 
     def vectors(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
-        """Vectors of passages: float32, shape (n, dim); passages that are not there any more are left out."""
+        """Vectors of passages: float32, shape (n, dim); passages that were removed meanwhile are left out."""
         with self._store.reading():
             rows = self._store.table.rows([passage.id for passage in passages])
             return self._store.index.vectors(np.array(rows, np.int64))
 
     def stats(self) -> StoreStats:
-        """How much it holds."""
+        """Numbers of documents, passages and bytes."""
         return self._store.stats()
 
     def compact(self) -> None:
-        """Write the index folder anew, without what was removed; those who have it open go on with the new one.
+        """Rewrite the index folder without removed vectors; processes that have it open switch to the new files.
 
         Raises:
             StoreError: If it lies in memory, or cannot be written.
@@ -398,7 +410,7 @@ class LocalKnowledge:
         self._store.compact()
 
     def problems(self) -> list[str]:
-        """Look through all of an index, and say in sentences what is wrong with it; empty if nothing is."""
+        """Verify the whole index; a sentence for each fault, none if it is sound."""
         return self._store.problems()
 
     def search(
@@ -453,25 +465,25 @@ class LocalKnowledge:
             raise ValueError(f"k must be at least 1, got {k}.")
         where = query.where
         if query.instruction.strip():
-            where = _both(where, read_instruction(query.instruction, self))
+            where = _and(where, read_instruction(query.instruction, self))
         options = options or self.options
         readings = query.distinct()
         if not readings:
             return ()
-        deep = len(options.channels) > 1 or len(readings) > 1 or query.boosts
-        depth = max(options.depth, k) if deep else k
+        fuses = len(options.channels) > 1 or len(readings) > 1 or query.boosts
+        depth = max(options.depth, k) if fuses else k
         vectors = None
         if "dense" in options.channels:
-            # The centre is the store's: another process may have built the index anew.
+            # The centre is the store's: another process may have rebuilt the index.
             vectors = _centred(self.embedder, self._store).embed(list(readings), kind="query")
         with self._store.reading():
-            boosts = [(self._store.table.where(_both(where, one)), extra) for one, extra in query.boosts]
+            boosts = [(self._store.table.where(_and(where, boosted)), boost) for boosted, boost in query.boosts]
             return ChannelSearch(self._store, options, depth, where, boosts).run(readings, vectors, k)
 
     def search_vector(
         self, vector: NDArray[np.float32], k: int = 5, *, where: Where | None = None
     ) -> tuple[Passage, ...]:
-        """Find passages whose vectors are near one that is there already: meanings alone are compared.
+        """Find the passages nearest to a query vector, by meaning alone.
 
         Args:
             vector: float32, shape (dim,), of unit length.
@@ -488,8 +500,8 @@ class LocalKnowledge:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}.")
         with self._store.reading():
-            among = None if where is None else self._store.table.where(where)
-            hits = self._store.index.search(vector[None], k, among)
+            candidates = None if where is None else self._store.table.where(where)
+            hits = self._store.index.search(vector[None], k, candidates)
             scores = [(score, score, None) for score in hits.scores[0].tolist()]
             return self._store.table.passages(hits.rows[0].tolist(), scores)
 
@@ -507,7 +519,7 @@ class LocalKnowledge:
             return self._store.table.grouping(least)
 
     def ordinary(self, key: str, share: float = 0.05, sample: int = 20_000) -> frozenset[str]:
-        """Words that passages about many different things hold, so that hearing one tells nothing about which is meant.
+        """Words too common among the values of a key to tell which value is meant.
 
         Args:
             key: What passages are about.
@@ -521,7 +533,7 @@ class LocalKnowledge:
             return self._store.table.ordinary(key, share, sample)
 
     def facets(self) -> tuple[Facet, ...]:
-        """Keys of the documents' metadata, and between which values each lies."""
+        """Keys of the documents' metadata, each with the range of its values."""
         with self._store.reading():
             return tuple(self._store.table.facets())
 
@@ -531,7 +543,7 @@ class LocalKnowledge:
             return self._store.table.values(key)
 
     def __len__(self) -> int:
-        """How many passages it holds."""
+        """Number of passages."""
         with self._store.reading():
             return len(self._store.index)
 
@@ -541,7 +553,7 @@ class LocalKnowledge:
         return self._store.sources
 
     def close(self) -> None:
-        """Let go of the files of an opened index. The knowledge base is of no use afterwards."""
+        """Close the files of an opened index. The knowledge base cannot be used afterwards."""
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -551,12 +563,13 @@ class LocalKnowledge:
         self.close()
 
 
-def _both(where: Where | None, other: Where) -> Where:
+def _and(where: Where | None, other: Where) -> Where:
+    """Both filters as one."""
     return other if where is None else {"$and": [where, other]}
 
 
 def _uncentred(embedder: Embedder) -> CenteringEmbedder | None:
-    """The embedder, if it needs a centre and has none."""
+    """The embedder if it still has to be fitted a centre, else None."""
     return embedder if isinstance(embedder, CenteringEmbedder) and embedder.center is None else None
 
 
@@ -569,13 +582,13 @@ def _centred(embedder: Embedder, store: Store) -> Embedder:
     return embedder if center is None else embedder.with_center(center)
 
 
-def _batches(places: Sequence[int], sized: Mapping[int, Sequence[Any]], size: int) -> Iterator[list[int]]:
-    """Cut into runs that hold about so many parts each."""
+def _batches(positions: Sequence[int], chunks: Mapping[int, Sequence[Any]], size: int) -> Iterator[list[int]]:
+    """Group positions into batches of at least so many chunks; the last may have fewer."""
     batch: list[int] = []
     count = 0
-    for place in places:
-        batch.append(place)
-        count += len(sized[place])
+    for position in positions:
+        batch.append(position)
+        count += len(chunks[position])
         if count >= size:
             yield batch
             batch, count = [], 0

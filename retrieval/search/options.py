@@ -1,4 +1,4 @@
-"""How a search is made."""
+"""Options of a search: its channels, and how they are fused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHANNELS: tuple[Channel, ...] = ("dense", "keyword", "phonetic")
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How a search is made.
+    """Channels of a search, and how they are fused.
 
     Attributes:
         channels: Where to look: ``"dense"`` compares meanings, ``"keyword"`` words, and ``"phonetic"`` looks for words
@@ -23,7 +23,7 @@ class SearchOptions:
         phonetic_weight: How much of what words that only sound alike add to the coverage counts, in (0, 1].
         title_weight: What a word in the title counts against one in the body, which counts 1.
         heading_weight: What a word in the headings counts.
-        depth: How many passages each channel puts forward.
+        depth: How many candidates each channel contributes.
     """
 
     channels: tuple[Channel, ...] = _CHANNELS

@@ -1,12 +1,12 @@
-"""Reading the best passages again, each together with the question, to put them into a better order.
+"""Reranking: the best passages are read together with the question and put into a better order.
 
 ::
 
     knowledge = RerankedKnowledge(knowledge, CrossEncoderReranker("cross-encoder/ms-marco-MiniLM-L6-v2"))
     knowledge.search("when do you close on sundays")
 
-Embeddings compare a question with what was made of a passage before anybody asked; a reranker reads both at once. It
-costs time for each passage, so only the first few are read.
+An embedding of a passage is computed before the question is known; a reranker reads both at once. It costs time for
+each passage, so only the first few are read.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Reranker(Protocol):
 
         Args:
             query: What was asked.
-            passages: What was found, best first.
+            passages: The hits of a search, best first.
             k: How many passages at most, at least 1.
 
         Returns:
-            The ``k`` best of them, best first, with a ``score`` of its own making.
+            The ``k`` best of them, best first, with the reranker's own ``score``.
         """
         ...
 
@@ -108,12 +108,12 @@ class CrossEncoderReranker:
         except ImportError as error:
             raise ImportError("Cross-encoders need sentence-transformers: pip install 'vivavoce[embedding]'") from error
 
-        where = str(path_or_name)
-        chosen = torch_device(device)
-        with loading("cross-encoder", where):
-            self._model = CrossEncoder(where, device=chosen)
+        name = str(path_or_name)
+        resolved_device = torch_device(device)
+        with loading("cross-encoder", name):
+            self._model = CrossEncoder(name, device=resolved_device)
         if self._model.num_labels != 1:
-            raise EmbeddingError(f"{where!r} tells {self._model.num_labels} classes apart; a reranker gives one score.")
+            raise EmbeddingError(f"{name!r} tells {self._model.num_labels} classes apart; a reranker gives one score.")
         self._batch_size = batch_size
         self._lock = threading.Lock()
 
@@ -157,15 +157,15 @@ class LikelihoodReranker:
             return ()
         likelihoods = np.array(self.log_likelihoods(query, [passage.in_context for passage in passages]))
         posteriors = np.exp(likelihoods - likelihoods.max())
-        before = np.array([passage.score for passage in passages])
-        return _ordered(passages, (1 - self._weight) * before + self._weight * posteriors / posteriors.sum(), k)
+        first_scores = np.array([passage.score for passage in passages])
+        return _ordered(passages, (1 - self._weight) * first_scores + self._weight * posteriors / posteriors.sum(), k)
 
     def log_likelihoods(self, query: str, texts: Sequence[str]) -> list[float]:
         """Mean log-probability of the question's tokens behind each text, in nats."""
         pairs = [(query, text) for text in texts]
-        read = {"max_tokens": self._max_tokens, "batch_tokens": self._batch_tokens}
+        limits = {"max_tokens": self._max_tokens, "batch_tokens": self._batch_tokens}
         with self._lock:
-            return question_log_likelihoods(self._model, self._tokenizer, pairs, **read)
+            return question_log_likelihoods(self._model, self._tokenizer, pairs, **limits)
 
 
 class ListwiseReranker:
@@ -213,14 +213,14 @@ class ListwiseReranker:
         window = min(self._window or len(IDENTIFIERS), max(len(order), 1))
         start = max(0, min(len(order), len(IDENTIFIERS) if self._window is None else len(order)) - window)
         while len(order) > 1:
-            part = order[start : start + window]
-            logits = self._logits(query, [passages[place].in_context for place in part])
-            order[start : start + window] = [part[place] for place in np.argsort(-logits, kind="stable")]
+            windowed = order[start : start + window]
+            logits = self._logits(query, [passages[position].in_context for position in windowed])
+            order[start : start + window] = [windowed[position] for position in np.argsort(-logits, kind="stable")]
             if start == 0:
                 break
             start = max(0, start - self._step)
         return tuple(
-            replace(passages[place], score=1 / (1 + rank)) for rank, place in enumerate(order[: _at_least_one(k)])
+            replace(passages[position], score=1 / (1 + rank)) for rank, position in enumerate(order[: _checked_k(k)])
         )
 
     def _logits(self, query: str, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -228,16 +228,16 @@ class ListwiseReranker:
         import torch
 
         with self._lock:
-            listed = "\n\n".join(
+            passages = "\n\n".join(
                 f"[{letter}] {first_tokens(self._tokenizer, text, self._max_tokens)}"
                 for letter, text in zip(IDENTIFIERS, texts, strict=False)
             )
-            asked = (
-                f"Here are {len(texts)} passages, each with a letter in brackets.\n\n{listed}\n\n"
+            instruction = (
+                f"Here are {len(texts)} passages, each with a letter in brackets.\n\n{passages}\n\n"
                 f"Rank them by how well they answer this question, the best one first: {query}\n"
                 "Answer with their letters only, such as [B] > [A]."
             )
-            messages = [{"role": "user", "content": asked}]
+            messages = [{"role": "user", "content": instruction}]
             prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + "["
             ids = self._tokenizer(prompt, add_special_tokens=False).input_ids
         with torch.inference_mode():
@@ -247,11 +247,11 @@ class ListwiseReranker:
 
 
 def _ordered(passages: Sequence[Passage], scores: NDArray[np.float64], k: int) -> tuple[Passage, ...]:
-    best = np.argsort(-scores, kind="stable")[: _at_least_one(k)]
-    return tuple(replace(passages[place], score=float(scores[place])) for place in best.tolist())
+    best = np.argsort(-scores, kind="stable")[: _checked_k(k)]
+    return tuple(replace(passages[position], score=float(scores[position])) for position in best.tolist())
 
 
-def _at_least_one(k: int) -> int:
+def _checked_k(k: int) -> int:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     return k
