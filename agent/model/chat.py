@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from vivavoce.retrieval.embedding.loading import Device as Device
+from vivavoce.retrieval.device import Device as Device
 
 from .prompts import SENTINEL, Message
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.retrieval import DeviceUnavailable
+from vivavoce.retrieval.device import torch_device
 from vivavoce.retrieval.embedding.identity import model_name
-from vivavoce.retrieval.embedding.loading import quiet_loading, torch_device
+from vivavoce.retrieval.embedding.loading import quiet_loading
 
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError, ModelUnavailable

@@ -10,8 +10,9 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..device import Device, torch_device
 from .identity import fingerprint_of, model_name, weights_digest
-from .loading import Device, loading, torch_device
+from .loading import loading
 
 Kind = Literal["query", "passage"]
 Vectors = NDArray[np.float32]

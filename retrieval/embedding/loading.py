@@ -1,50 +1,12 @@
-"""Loading a model: on which device, without a progress bar, with an error that names the fix."""
+"""Loading a model: without a progress bar, and with an error that names the fix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from ..errors import DeviceUnavailable, EmbeddingError
-
-Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-
-
-def torch_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Where PyTorch is to compute; ``"auto"`` takes a GPU if there is one.
-
-    Raises:
-        DeviceUnavailable: If ``"cuda"`` is asked for and not there.
-        ValueError: If the device has another name.
-    """
-    import torch
-
-    missing = "PyTorch finds no GPU: use device='auto' to fall back to the CPU."
-    return pick_device(device, torch.cuda.is_available, DeviceUnavailable(missing, stage="embed"))
-
-
-def pick_device(device: Device, has_gpu: Callable[[], bool], missing: DeviceUnavailable) -> Literal["cpu", "cuda"]:
-    """Where a library is to compute.
-
-    Args:
-        device: ``"auto"`` takes a GPU if there is one.
-        has_gpu: Whether the library can use one here; not called for ``"cpu"``.
-        missing: What is raised if ``"cuda"`` is asked for and not there.
-
-    Raises:
-        DeviceUnavailable: `missing`.
-        ValueError: If the device has another name.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.")
-    if device == "cpu":
-        return "cpu"
-    if has_gpu():
-        return "cuda"
-    if device == "cuda":
-        raise missing
-    return "cpu"
+from ..errors import EmbeddingError
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..embedding.loading import Device
+from ..device import Device
 from ..errors import IndexCorrupt, StoreError
 from ..query.filters import Where
 from .fastscan import FastScan

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..embedding.loading import Device, pick_device
+from ..device import Device, pick_device
 from ..errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
 from .fastscan import LEAST, FastScan
 from .mirror import MOST, Mirror, best_of

@@ -16,7 +16,7 @@ from ..embedding.embedder import Embedder
 from ..errors import DimensionMismatch, EmbeddingError, IndexNotFound, StoreError
 from ..passages import Passage
 from ..query.filters import Where
-from ..query.query import Query
+from ..query.query import Query, check_k, searchable
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -129,14 +129,12 @@ class ChromaKnowledge:
             IndexNotFound: If the collection was deleted meanwhile.
             StoreError: If Chroma could not look, or this knowledge base is closed.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
+        check_k(k)
         if self._closed:
             raise StoreError("This knowledge base is closed: open it again.")
         checked = None if where is None else _checked_filter(where)
-        # Half of a surrogate pair is no text to a tokenizer.
-        words = query.encode("utf-8", "replace").decode()
-        if not any(map(str.isalnum, words)):
+        words = searchable(query)
+        if not words:
             return ()
         query_arguments: dict[str, Any] = {"query_texts": [words]}
         if self._embedder is not None:

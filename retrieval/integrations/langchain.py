@@ -20,7 +20,7 @@ except ImportError as error:
     raise ImportError("LangChain's retrievers need langchain-core: pip install 'vivavoce[langchain]'") from error
 
 from ..passages import Passage
-from ..query.query import Query, as_query_knowledge
+from ..query.query import Query, as_query_knowledge, check_k, searchable
 
 
 class LangChainKnowledge:
@@ -48,11 +48,9 @@ class LangChainKnowledge:
         Raises:
             ValueError: If ``k`` is less than 1.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
-        # Half of a surrogate pair is no text to a tokenizer.
-        words = query.encode("utf-8", "replace").decode()
-        if not any(map(str.isalnum, words)):
+        check_k(k)
+        words = searchable(query)
+        if not words:
             return ()
         # A retriever that takes no k gives as many as it likes.
         documents = self._retriever.invoke(words, k=k)

@@ -93,9 +93,8 @@ class Query:
         """The readings that hold words and may be meant, spaces evened out, each once with the weight of its copies."""
         readings: dict[str, float] = {}
         for text, weight in zip(self.texts, self.weights, strict=True):
-            # Half of a surrogate pair is no text to SQLite or to a tokenizer.
-            words = " ".join(text.encode("utf-8", "replace").decode().split())
-            if weight > 0 and any(map(str.isalnum, words)):
+            words = searchable(text)
+            if weight > 0 and words:
                 readings[words] = readings.get(words, 0.0) + weight
         return readings
 
@@ -177,3 +176,20 @@ def _texts(name: str, texts: Sequence[str]) -> tuple[str, ...]:
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name} must be a tuple of texts, got {texts!r}; Query.of makes a query of one text.")
     return tuple(texts)
+
+
+def searchable(text: str) -> str:
+    """A text as indexes and tokenizers take it, spaces evened out; "" if it holds no letter and no digit."""
+    # Half of a surrogate pair is no text to SQLite or to a tokenizer.
+    words = " ".join(text.encode("utf-8", "replace").decode().split())
+    return words if any(map(str.isalnum, words)) else ""
+
+
+def check_k(k: int) -> None:
+    """Refuse a number of passages below 1.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}.")

@@ -11,11 +11,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..device import Device
 from ..documents.chunking import Chunk, ChunkOptions, chunk_document
 from ..documents.document import Document, Entry, SkippedFile
 from ..documents.loading import LoadedFolder, load_folder
 from ..embedding.embedder import CenteringEmbedder, Embedder
-from ..embedding.loading import Device
 from ..errors import DimensionMismatch, EmbedderMismatch, LoadingError
 from ..index.store import Moved, Store, StoreStats
 from ..index.table import Cut
@@ -23,7 +23,7 @@ from ..index.vectors import Precision
 from ..passages import Passage
 from ..query.filters import Where
 from ..query.instructions import Facet, read_instruction
-from ..query.query import Query
+from ..query.query import Query, check_k
 from .channels import ChannelSearch
 from .options import SearchOptions
 
@@ -461,8 +461,7 @@ class LocalKnowledge:
             ValueError: If ``k`` < 1, or a filter is malformed.
             InstructionNotUnderstood: If the instruction asks for what the metadata does not know.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
+        check_k(k)
         where = query.where
         if query.instruction.strip():
             where = _and(where, read_instruction(query.instruction, self))
@@ -497,8 +496,7 @@ class LocalKnowledge:
             ValueError: If ``k`` < 1, or the filter is malformed.
             DimensionMismatch: If the vector is of another length than the index's.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
+        check_k(k)
         with self._store.reading():
             candidates = None if where is None else self._store.table.where(where)
             hits = self._store.index.search(vector[None], k, candidates)

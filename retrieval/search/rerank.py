@@ -21,12 +21,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..device import Device, torch_device
 from ..embedding.likelihood import first_tokens, question_log_likelihoods
-from ..embedding.loading import Device, loading, torch_device
+from ..embedding.loading import loading
 from ..errors import EmbeddingError
 from ..passages import KnowledgeBase, Passage
 from ..query.filters import Where
-from ..query.query import Query, QueryKnowledge, as_query_knowledge
+from ..query.query import Query, QueryKnowledge, as_query_knowledge, check_k
 
 IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
 """What passages are called in one prompt: one token each."""
@@ -219,9 +220,8 @@ class ListwiseReranker:
             if start == 0:
                 break
             start = max(0, start - self._step)
-        return tuple(
-            replace(passages[position], score=1 / (1 + rank)) for rank, position in enumerate(order[: _checked_k(k)])
-        )
+        check_k(k)
+        return tuple(replace(passages[position], score=1 / (1 + rank)) for rank, position in enumerate(order[:k]))
 
     def _logits(self, query: str, texts: Sequence[str]) -> NDArray[np.float64]:
         """Logits of the letters, shape (len(texts),)."""
@@ -247,14 +247,9 @@ class ListwiseReranker:
 
 
 def _ordered(passages: Sequence[Passage], scores: NDArray[np.float64], k: int) -> tuple[Passage, ...]:
-    best = np.argsort(-scores, kind="stable")[: _checked_k(k)]
+    check_k(k)
+    best = np.argsort(-scores, kind="stable")[:k]
     return tuple(replace(passages[position], score=float(scores[position])) for position in best.tolist())
-
-
-def _checked_k(k: int) -> int:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
-    return k
 
 
 def _last_token(tokenizer: Any, text: str) -> int:
