@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..transcript import Transcript
-from .confusion import ConfusionNetwork, key
+from .confusion import ConfusionNetwork
 from .evidence import BY_HAND, EVIDENCE, evidence
-from .nbest import normalizer, word_distances
+from .nbest import normalizer, word_distances, word_key
 
 
 class SentenceScorer(Protocol):
@@ -216,7 +216,7 @@ def _first(transcript: Transcript, method: str) -> Choice:
 
 
 def _keys(text: str) -> list[str]:
-    return [key(word) for word in text.split() if key(word)]
+    return [word_key(word) for word in text.split() if word_key(word)]
 
 
 def _risks(transcript: Transcript, posteriors: NDArray[np.float64]) -> NDArray[np.float64]:

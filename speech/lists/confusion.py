@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from ..transcript import Hypothesis, Transcript, Word
+from .nbest import word_key
 
 _GAP = 0.7
 """Cost of a word that only one side has. Two words that differ cost 0.4 to 1.0, by how much: less than leaving both
@@ -55,7 +56,7 @@ class Slot:
 
     def probability(self, word: str) -> float:
         """Posterior of a word in this slot, up to case and punctuation; 0 if no hypothesis has it here."""
-        return math.fsum(c.probability for c in self.choices if key(c.text) == key(word))
+        return math.fsum(c.probability for c in self.choices if word_key(c.text) == word_key(word))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +139,9 @@ class ConfusionNetwork:
         return f'<table class="confusion-network"><tr>{cells}</tr></table>'
 
 
-def key(word: str) -> str:
-    """What makes two words of a slot the same one: letters and digits, without case."""
-    return "".join(sign for sign in word.casefold() if sign.isalnum())
-
-
 def _timed(hypothesis: Hypothesis) -> list[Word]:
     """The words of a hypothesis, without times unless the recogniser timed exactly these."""
-    texts = [text for text in hypothesis.text.split() if key(text)]
+    texts = [text for text in hypothesis.text.split() if word_key(text)]
     if len(texts) == len(hypothesis.words):
         return [
             Word(text, word.start, word.end, word.probability)
@@ -159,7 +155,7 @@ def _columns(sentences: Sequence[Sequence[str]]) -> list[list[int | None]]:
     columns: list[list[int | None]] = []
     seen: list[set[str]] = []
     for row, words in enumerate(sentences):
-        keys = [key(word) for word in words]
+        keys = [word_key(word) for word in words]
         aligned = _alignment(seen, keys)
         columns = [[None] * row if at is None else columns[at] for at, _ in aligned]
         seen = [{""} if at is None and row else set() if at is None else seen[at] for at, _ in aligned]
@@ -210,7 +206,7 @@ def _slot(column: Sequence[int | None], timed: Sequence[Sequence[Word]], posteri
     spoken: list[Word] = []
     for at, words, posterior in zip(column, timed, posteriors, strict=True):
         word = None if at is None else words[at]
-        name = "" if word is None else key(word.text)
+        name = "" if word is None else word_key(word.text)
         texts.setdefault(name, "" if word is None else word.text)
         mass[name] = mass.get(name, 0.0) + posterior
         if word is not None and not math.isnan(word.start):

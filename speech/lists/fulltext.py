@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, get_args
 
 from ..transcript import Transcript
 from .choosing import Chooser, FirstChooser, SentenceScorer
-from .confusion import key
+from .nbest import word_key
 
 Reason: TypeAlias = Literal["chosen", "joined", "sentence"]
 """``chosen``: another hypothesis of the window; ``joined``: a sentence went on across two windows; ``sentence``: one
@@ -190,7 +190,7 @@ def _edits(original: str, text: str, offset: int, before: Reason | None, behind:
             continue
         start, end, after = _span(original, old, (i, j), " ".join(new[k:m]))
         reason: Reason = "chosen"
-        if [key(token[0]) for token in old[i:j]] == [key(word) for word in new[k:m]]:
+        if [word_key(token[0]) for token in old[i:j]] == [word_key(word) for word in new[k:m]]:
             reason = (before if i == 0 else behind if j == len(old) else None) or "chosen"
         yield Edit(offset + start, offset + end, original[start:end], after, reason)
 

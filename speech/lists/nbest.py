@@ -36,6 +36,11 @@ def normalizer(language: str = "en") -> Callable[[str], str]:
     return words
 
 
+def word_key(word: str) -> str:
+    """Casefolded letters and digits of a word: words with equal keys differ at most in case and punctuation."""
+    return "".join(char for char in word.casefold() if char.isalnum())
+
+
 def distinct(
     hypotheses: Iterable[Hypothesis], *, language: str = "en", n_best: int | None = None
 ) -> tuple[Hypothesis, ...]:
