@@ -1,4 +1,4 @@
-"""Keeps what was said; knows nothing of audio or documents."""
+"""The record of conversations; knows nothing of audio or documents."""
 
 from .errors import RecordBusy, RecordCorrupt, RecordError
 from .record import Episode, Record, SQLiteRecord

@@ -1,4 +1,4 @@
-"""The record of everything said: the truth from which every other memory can be rebuilt."""
+"""The record of conversations: every finished turn, kept in one SQLite file."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class SQLiteRecord:
                 stage="open",
             ) from error
         try:
-            with self._translated("open"):
+            with self._translated_errors("open"):
                 self._prepare()
         except RecordError:
             self._connection.close()
@@ -120,7 +120,7 @@ class SQLiteRecord:
                 f"The details of turn {episode.turn_id} are no JSON ({error}): keep plain values", stage="remember"
             ) from error
         row = (episode.turn_id, episode.thread_id, episode.heard, episode.said, episode.at, details)
-        with self._lock, self._translated("remember"):
+        with self._lock, self._translated_errors("remember"):
             # Not INSERT OR IGNORE, which would also pass over a turn that lacks something.
             self._connection.execute(
                 "INSERT INTO turns (turn_id, thread_id, heard, said, at, details) VALUES (?, ?, ?, ?, ?, ?) "
@@ -137,7 +137,7 @@ class SQLiteRecord:
         """
         if last < 0:
             raise ValueError(f"last must be 0 or more, not {last}")
-        with self._lock, self._translated("recall"):
+        with self._lock, self._translated_errors("recall"):
             rows = self._connection.execute(
                 "SELECT turn_id, thread_id, heard, said, at, details FROM turns WHERE thread_id = ? "
                 "ORDER BY number DESC LIMIT ?",
@@ -150,7 +150,7 @@ class SQLiteRecord:
 
     def threads(self) -> tuple[str, ...]:
         """Every conversation, the one spoken in last first."""
-        with self._lock, self._translated("recall"):
+        with self._lock, self._translated_errors("recall"):
             rows = self._connection.execute(
                 "SELECT thread_id FROM turns GROUP BY thread_id ORDER BY MAX(number) DESC"
             ).fetchall()
@@ -171,8 +171,8 @@ class SQLiteRecord:
         """Refuse other programs' files, choose how commits reach the disk, and make the tables of a new file."""
         # In this order: whoever makes the tables at this moment commits them together with the mark.
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        mine = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        if tables and mine != _APPLICATION:
+        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        if tables and application != _APPLICATION:
             raise RecordCorrupt(
                 f"{self.path} is a database of another program: name another file for the record", stage="open"
             )
@@ -191,12 +191,12 @@ class SQLiteRecord:
         # Every commit is synced: with NORMAL, a write-ahead log survives kill -9, but not a power cut.
         self._connection.execute("PRAGMA synchronous = FULL")
         if not tables:
-            marks = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-            self._connection.executescript(f"BEGIN IMMEDIATE; {marks}{_SCHEMA}COMMIT;")
+            header = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
+            self._connection.executescript(f"BEGIN IMMEDIATE; {header}{_SCHEMA}COMMIT;")
 
     @contextmanager
-    def _translated(self, stage: str) -> Iterator[None]:
-        """SQLite's errors as this package's, each with the fix."""
+    def _translated_errors(self, stage: str) -> Iterator[None]:
+        """Raise SQLite's errors as this package's own, each with the fix."""
         try:
             yield
         except sqlite3.OperationalError as error:

@@ -23,8 +23,8 @@ class ListRecord:
         """
         if last < 0:
             raise ValueError(f"last must be 0 or more, not {last}")
-        mine = [episode for episode in self._episodes.values() if episode.thread_id == thread_id]
-        return tuple(mine[max(0, len(mine) - last) :])
+        episodes = [episode for episode in self._episodes.values() if episode.thread_id == thread_id]
+        return tuple(episodes[max(0, len(episodes) - last) :])
 
 
 def check_record(record: Record) -> None:

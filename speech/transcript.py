@@ -1,4 +1,4 @@
-"""What a recogniser hears: not a string but a distribution over what may have been said."""
+"""Transcripts: a recogniser's output as a distribution over hypotheses, not a single string."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Calibration:
 
     @classmethod
     def fit(cls, transcripts: Sequence[Transcript], right: Sequence[bool]) -> Calibration:
-        """The numbers under which what is known is likeliest.
+        """Fit the parameters to lists of which it is known whether they are right (maximum likelihood).
 
         Args:
             transcripts: Lists of which none is empty.
@@ -191,13 +191,13 @@ class Calibration:
         except ImportError as error:
             raise ImportError("Fitting a calibration needs SciPy: pip install 'vivavoce[train]'") from error
 
-        def surprise(numbers: Sequence[float]) -> float:
-            guess = cls(math.exp(numbers[0]), numbers[1], numbers[2])
-            chances = np.clip([guess.confidence(transcript) for transcript in transcripts], 1e-6, 1 - 1e-6)
+        def negative_log_likelihood(numbers: Sequence[float]) -> float:
+            candidate = cls(math.exp(numbers[0]), numbers[1], numbers[2])
+            chances = np.clip([candidate.confidence(transcript) for transcript in transcripts], 1e-6, 1 - 1e-6)
             return float(-np.mean(np.log(np.where(right, chances, 1 - chances))))
 
-        found = minimize(surprise, [0.0, -2.0, 0.0], method="Nelder-Mead").x
-        return cls(math.exp(found[0]), float(found[1]), float(found[2]))
+        fitted = minimize(negative_log_likelihood, [0.0, -2.0, 0.0], method="Nelder-Mead").x
+        return cls(math.exp(fitted[0]), float(fitted[1]), float(fitted[2]))
 
 
 class Recognizer(Protocol):

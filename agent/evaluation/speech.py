@@ -97,7 +97,7 @@ class _Stages:
 
     def __init__(self, recognizer: WhisperRecognizer) -> None:
         self.recognizer = recognizer.with_options(recognizer.options)
-        self._seconds = {"_encode": 0.0, "_hear": 0.0}
+        self._seconds = {"_encode": 0.0, "_decode_window": 0.0}
         for name in self._seconds:
             setattr(self.recognizer, name, self._clocked(name, getattr(self.recognizer, name)))
 
@@ -108,7 +108,7 @@ class _Stages:
     def spent(self) -> dict[str, float]:
         """Seconds of each stage since `begin`."""
         encode = self._seconds["_encode"]
-        return {"seconds_encode": encode, "seconds_decode": self._seconds["_hear"] - encode}
+        return {"seconds_encode": encode, "seconds_decode": self._seconds["_decode_window"] - encode}
 
     def _clocked(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:

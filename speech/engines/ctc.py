@@ -25,7 +25,7 @@ from ..sound.segments import VadOptions, Window
 from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Hypothesis, Transcript, Word
 from .loading import pick_device, quiet_loading
-from .windows import WINDOW_SECONDS, Hear, WindowedRecognizer, window_transcript
+from .windows import WINDOW_SECONDS, DecodeWindow, WindowedRecognizer, window_transcript
 
 Labels: TypeAlias = tuple[int, ...]
 LogProbs: TypeAlias = NDArray[np.float64]
@@ -36,7 +36,7 @@ _NEVER = -math.inf
 
 
 class WordScorer(Protocol):
-    """A language model that speaks up at each word of the beam search."""
+    """A language model that scores each word of the beam search."""
 
     def score(self, before: Sequence[str], word: str) -> float:
         """What is added when `word` follows the words `before`: a log-probability in nats, weighted as you like."""
@@ -45,7 +45,7 @@ class WordScorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CTCOptions:
-    """How to decode.
+    """Options of decoding.
 
     Attributes:
         language: ISO 639-1 code of what the model hears; it cannot tell.
@@ -124,32 +124,32 @@ class CTCRecognizer(WindowedRecognizer[CTCOptions]):
         self._pieces = _pieces(tokenizer, self._model.config.vocab_size)
         self._detector = detector or SileroDetector()
 
-    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
-        return lambda window, _: self._hear(window, n_best, hotwords)
+    def _window_decoder(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> DecodeWindow:
+        return lambda window, _: self._decode_window(window, n_best, hotwords)
 
-    def _hear(self, window: Window, n_best: int, hotwords: Sequence[str]) -> Transcript:
+    def _decode_window(self, window: Window, n_best: int, hotwords: Sequence[str]) -> Transcript:
         options = self.options
         log_probs = self._log_probs(window.audio.samples)
         bias = _Bias(self._pieces, hotwords, options.hotword_bonus, self._scorer)
-        found = prefix_beam_search(
+        sequences = prefix_beam_search(
             log_probs,
             blank=self._blank,
             beam_width=max(options.beam_width, _BEAMS_PER_HYPOTHESIS * n_best),
             label_threshold=options.label_threshold,
             extra=bias if bias else None,
         )
-        scores = label_log_probs(log_probs, found, blank=self._blank)
-        heard = [
+        scores = label_log_probs(log_probs, sequences, blank=self._blank)
+        hypotheses = [
             Hypothesis(self._text(labels), min(0.0, float(score)), max(1, len(labels)))
-            for labels, score in zip(found, scores, strict=True)
+            for labels, score in zip(sequences, scores, strict=True)
         ]
         no_speech_prob = min(1.0, math.exp(log_probs[:, self._blank].sum()))
-        kept, reason = self._judge(heard, no_speech_prob)
-        merged = distinct(kept, language=options.language)
+        accepted, reason = self._judge(hypotheses, no_speech_prob)
+        merged = distinct(accepted, language=options.language)
         # Likely words may bring a text into the list; its place there is by what was heard.
         chosen = sorted(merged, key=lambda h: -h.log_prob - bias.of_text(h.text))[:n_best]
-        spelt = {h.text: labels for h, labels in reversed(list(zip(heard, found, strict=True)))}
-        timed = [replace(h, words=self._words(log_probs, spelt[h.text], window)) for h in chosen]
+        labels_of = {h.text: labels for h, labels in reversed(list(zip(hypotheses, sequences, strict=True)))}
+        timed = [replace(h, words=self._words(log_probs, labels_of[h.text], window)) for h in chosen]
         return window_transcript(
             window, timed, reason, language=options.language, no_speech_prob=no_speech_prob, n_best=n_best
         )
@@ -159,10 +159,10 @@ class CTCRecognizer(WindowedRecognizer[CTCOptions]):
         import torch
 
         with torch.inference_mode():
-            given = self._features(samples, sampling_rate=SPEECH_RATE, return_tensors="pt").to(self.device)
-            logits = self._model(**given).logits[0].double()
-            silent = [label for label, piece in enumerate(self._pieces) if piece is None and label != self._blank]
-            logits[:, silent] = _NEVER
+            inputs = self._features(samples, sampling_rate=SPEECH_RATE, return_tensors="pt").to(self.device)
+            logits = self._model(**inputs).logits[0].double()
+            unwritten = [label for label, piece in enumerate(self._pieces) if piece is None and label != self._blank]
+            logits[:, unwritten] = _NEVER
             log_probs: LogProbs = logits.log_softmax(-1).cpu().numpy()
         return log_probs
 
@@ -194,14 +194,14 @@ class CTCRecognizer(WindowedRecognizer[CTCOptions]):
             )
         return tuple(words)
 
-    def _judge(self, heard: list[Hypothesis], no_speech_prob: float) -> tuple[list[Hypothesis], str]:
-        """The hypotheses that can have been said, or the reason why nothing was."""
+    def _judge(self, hypotheses: list[Hypothesis], no_speech_prob: float) -> tuple[list[Hypothesis], str]:
+        """The acceptable hypotheses, or none and the reason for the refusal."""
         if no_speech_prob > self.options.no_speech_threshold:
             return [], f"this does not sound like speech (no-speech probability {no_speech_prob:.2f})"
-        kept = [h for h in heard if compression(h.text) <= self.options.compression_threshold]
-        if not kept:
+        accepted = [h for h in hypotheses if compression(h.text) <= self.options.compression_threshold]
+        if not accepted:
             return [], "the recogniser only repeated itself, so nothing intelligible was said"
-        return worded(kept, max(kept, key=lambda h: h.log_prob), self.options.language)
+        return worded(accepted, max(accepted, key=lambda h: h.log_prob), self.options.language)
 
 
 def prefix_beam_search(
@@ -228,30 +228,30 @@ def prefix_beam_search(
     beams: dict[Labels, tuple[float, float]] = {(): (0.0, _NEVER)}
     for frame in log_probs:
         labels = [int(label) for label in np.flatnonzero(frame >= label_threshold) if label != blank]
-        grown = _grown(beams, frame.tolist(), labels, blank)
-        for sequence in grown.keys() - worth.keys():
+        extended = _extended(beams, frame.tolist(), labels, blank)
+        for sequence in extended.keys() - worth.keys():
             worth[sequence] = extra(sequence) if extra else 0.0
-        best = sorted(grown, key=lambda sequence: -_sum(*grown[sequence]) - worth[sequence])[:beam_width]
-        beams = {sequence: grown[sequence] for sequence in best}
-    return [sequence for sequence in beams if _sum(*beams[sequence]) > _NEVER]
+        best = sorted(extended, key=lambda sequence: -_log_add(*extended[sequence]) - worth[sequence])[:beam_width]
+        beams = {sequence: extended[sequence] for sequence in best}
+    return [sequence for sequence in beams if _log_add(*beams[sequence]) > _NEVER]
 
 
-def _grown(
+def _extended(
     beams: dict[Labels, tuple[float, float]], frame: list[float], labels: list[int], blank: int
 ) -> dict[Labels, tuple[float, float]]:
     """The sequences after one more frame: log-probability of the alignments with a blank at the end, and without."""
-    ended: dict[Labels, float] = defaultdict(lambda: _NEVER)
-    spoken: dict[Labels, float] = defaultdict(lambda: _NEVER)
+    in_blanks: dict[Labels, float] = defaultdict(lambda: _NEVER)
+    in_labels: dict[Labels, float] = defaultdict(lambda: _NEVER)
     for sequence, (in_blank, in_label) in beams.items():
-        whole = _sum(in_blank, in_label)
+        total = _log_add(in_blank, in_label)
         last = sequence[-1] if sequence else blank
-        ended[sequence] = whole + frame[blank]
+        in_blanks[sequence] = total + frame[blank]
         if sequence:
-            spoken[sequence] = _sum(spoken[sequence], in_label + frame[last])
+            in_labels[sequence] = _log_add(in_labels[sequence], in_label + frame[last])
         for label in labels:
             longer = (*sequence, label)
-            spoken[longer] = _sum(spoken[longer], (in_blank if label == last else whole) + frame[label])
-    return {sequence: (ended[sequence], spoken[sequence]) for sequence in ended.keys() | spoken.keys()}
+            in_labels[longer] = _log_add(in_labels[longer], (in_blank if label == last else total) + frame[label])
+    return {sequence: (in_blanks[sequence], in_labels[sequence]) for sequence in in_blanks.keys() | in_labels.keys()}
 
 
 def label_log_probs(log_probs: LogProbs, sequences: Sequence[Labels], *, blank: int) -> NDArray[np.float64]:
@@ -266,19 +266,19 @@ def label_log_probs(log_probs: LogProbs, sequences: Sequence[Labels], *, blank: 
 
     # Only the columns that are used: vocabularies of syllables have thousands.
     used = sorted({label for sequence in sequences for label in sequence})
-    place = {label: i for i, label in enumerate(used, start=1)}
+    column_of = {label: i for i, label in enumerate(used, start=1)}
     targets = np.zeros((len(sequences), max(1, *(len(sequence) for sequence in sequences))), dtype=np.int64)
     for row, sequence in zip(targets, sequences, strict=True):
-        row[: len(sequence)] = [place[label] for label in sequence]
+        row[: len(sequence)] = [column_of[label] for label in sequence]
     columns = torch.from_numpy(log_probs[:, [blank, *used]])
-    lost = torch.nn.functional.ctc_loss(
+    loss = torch.nn.functional.ctc_loss(
         columns[:, None].expand(-1, len(sequences), -1),
         torch.from_numpy(targets),
         torch.full((len(sequences),), len(log_probs)),
         torch.tensor([len(sequence) for sequence in sequences]),
         reduction="none",
     )
-    scores: NDArray[np.float64] = -lost.numpy()
+    scores: NDArray[np.float64] = -loss.numpy()
     return scores
 
 
@@ -312,11 +312,11 @@ def label_frames(log_probs: LogProbs, labels: Labels, *, blank: int) -> list[tup
     return [frames[i] for i in range(len(labels))]
 
 
-class _Said(NamedTuple):
-    """A label sequence as words."""
+class _Words(NamedTuple):
+    """A label sequence, split into words."""
 
     words: tuple[str, ...]
-    """Those that are complete."""
+    """The complete ones."""
     partial: str
     """The beginning of the next."""
     worth: float
@@ -324,7 +324,7 @@ class _Said(NamedTuple):
 
 
 class _Bias:
-    """What a label sequence is worth beyond what was heard: likely words, and what the scorer says."""
+    """Bias of the beam search: the bonus of hotwords in a label sequence, and the scores of the language model."""
 
     def __init__(
         self, pieces: Sequence[str | None], hotwords: Sequence[str], bonus: float, scorer: WordScorer | None
@@ -333,26 +333,26 @@ class _Bias:
         self._hotwords = {word.casefold() for phrase in hotwords for word in phrase.split()}
         self._bonus = bonus
         self._scorer = scorer
-        self._said: dict[Labels, _Said] = {(): _Said((), "", 0.0)}
+        self._words: dict[Labels, _Words] = {(): _Words((), "", 0.0)}
         # How much of a likely word has been spelt: without a part of the bonus on the way, it would be pruned before
         # its last letter.
-        self._spelt: dict[str, float] = {}
+        self._prefix_shares: dict[str, float] = {}
         for word in self._hotwords:
             for end in range(1, len(word) + 1):
-                self._spelt[word[:end]] = max(self._spelt.get(word[:end], 0.0), end / len(word))
+                self._prefix_shares[word[:end]] = max(self._prefix_shares.get(word[:end], 0.0), end / len(word))
 
     def __bool__(self) -> bool:
         return bool(self._hotwords) or self._scorer is not None
 
     def __call__(self, labels: Labels) -> float:
         """Nats; the sequence one label shorter has been asked before."""
-        words, partial, worth = self._said[labels[:-1]]
+        words, partial, worth = self._words[labels[:-1]]
         *complete, partial = (partial + (self._pieces[labels[-1]] or "")).split(" ")
         for word in filter(None, complete):
             worth += self._of_word(words, word)
             words = (*words, word)
-        self._said[labels] = _Said(words, partial, worth)
-        return worth + self._bonus * self._spelt.get(partial.casefold(), 0.0)
+        self._words[labels] = _Words(words, partial, worth)
+        return worth + self._bonus * self._prefix_shares.get(partial.casefold(), 0.0)
 
     def of_text(self, text: str) -> float:
         """Nats that a finished text is worth."""
@@ -364,7 +364,7 @@ class _Bias:
         return bonus + (self._scorer.score(before, word) if self._scorer else 0.0)
 
 
-def _sum(a: float, b: float) -> float:
+def _log_add(a: float, b: float) -> float:
     """log(exp(a) + exp(b))."""
     if a < b:
         a, b = b, a
@@ -373,14 +373,14 @@ def _sum(a: float, b: float) -> float:
 
 def _pieces(tokenizer: Any, size: int) -> list[str | None]:
     """What each label writes, " " between two words; None for those that write nothing."""
-    between = getattr(tokenizer, "word_delimiter_token", None)
+    delimiter = getattr(tokenizer, "word_delimiter_token", None)
     # Some tokenizers count the mark between words among the special ones.
-    steering = set(tokenizer.all_special_tokens) - {between}
+    special = set(tokenizer.all_special_tokens) - {delimiter}
     pieces: list[str | None] = [None] * size
     for token, label in tokenizer.get_vocab().items():
-        if label < size and token not in steering:
+        if label < size and token not in special:
             # Tokenizers of word pieces write the blank as a lower block in front of a word.
-            pieces[label] = " " if token == between else token.replace("\u2581", " ")
+            pieces[label] = " " if token == delimiter else token.replace("\u2581", " ")
     return pieces
 
 

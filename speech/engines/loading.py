@@ -1,4 +1,4 @@
-"""What loading a model needs: a device, a number format, and no progress bar."""
+"""Loading models: choice of device and number format, progress bars off."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..errors import ModelError
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No progress bar of transformers while a model loads."""
+    """Switch off the progress bars of transformers while a model loads."""
     from transformers.utils import logging as transformers_logging
 
     bars: Any = transformers_logging
-    shown = bars.is_progress_bar_enabled()
+    enabled = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             bars.enable_progress_bar()
 
 
 def pick_device(device: str, library: Literal["torch", "CTranslate2"]) -> str:
-    """Where an engine runs: "cpu" or "cuda".
+    """The device that an engine runs on: "cpu" or "cuda".
 
     Args:
         device: "cpu", "cuda", or "auto": a GPU where the library sees one.
@@ -62,7 +62,7 @@ _SEES_GPU = {"torch": _torch_sees_gpu, "CTranslate2": _ctranslate2_sees_gpu}
 
 
 def torch_number_format(compute_type: str, device: str) -> Any:
-    """The torch dtype that a compute type means; "auto" is float32 on a CPU and float16 on a GPU.
+    """The torch dtype of a compute type; "auto" is float32 on a CPU and float16 on a GPU.
 
     Raises:
         ValueError: If torch has no Whisper in that format.
@@ -70,9 +70,9 @@ def torch_number_format(compute_type: str, device: str) -> Any:
     import torch
 
     formats = {"float32": torch.float32, "float16": torch.float16}
-    chosen = ("float32" if device == "cpu" else "float16") if compute_type == "auto" else compute_type
-    if chosen not in formats:
+    number_format = ("float32" if device == "cpu" else "float16") if compute_type == "auto" else compute_type
+    if number_format not in formats:
         raise ValueError(
             f"compute_type={compute_type!r} needs CTranslate2; this engine takes 'auto', 'float32' or 'float16'"
         )
-    return formats[chosen]
+    return formats[number_format]

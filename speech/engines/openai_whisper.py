@@ -17,7 +17,7 @@ from ..transcript import Hypothesis, Transcript
 from .loading import pick_device, torch_number_format
 from .whisper import WhisperOptions
 from .whisper_tokens import check_language, context_ids
-from .windows import Hear, WindowedRecognizer, beam_transcript, log_mel, token_limit
+from .windows import DecodeWindow, WindowedRecognizer, beam_transcript, log_mel, token_limit
 
 if TYPE_CHECKING:
     import torch
@@ -63,27 +63,27 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
         self._tokenizer = _tokenizer(self._whisper, self._model)
         self._lock = threading.Lock()
         if self.options.language is not None:
-            known = self._whisper.tokenizer.LANGUAGES if self._model.is_multilingual else ()
-            check_language(self.options.language, known)
+            languages = self._whisper.tokenizer.LANGUAGES if self._model.is_multilingual else ()
+            check_language(self.options.language, languages)
         self._detector = detector or SileroDetector()
 
-    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
+    def _window_decoder(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> DecodeWindow:
         context = context_ids(self._tokenizer.encode, prompt, hotwords)
-        return lambda window, language: self._hear(window, language, n_best, context)
+        return lambda window, language: self._decode_window(window, language, n_best, context)
 
-    def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
+    def _decode_window(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
         import torch
 
         with self._lock, torch.inference_mode():
             encoded = self._encode(window.audio.samples)
             language = language or self._language(encoded)
-            heard, no_speech_prob = self._search(encoded, window, language, n_best, context)
+            hypotheses, no_speech_prob = self._search(encoded, window, language, n_best, context)
         return beam_transcript(
-            window, heard, self.options, language=language, no_speech_prob=no_speech_prob, n_best=n_best
+            window, hypotheses, self.options, language=language, no_speech_prob=no_speech_prob, n_best=n_best
         )
 
     def _encode(self, samples: Samples) -> torch.Tensor:
-        """Float32 (n,) to (1, 1500, width), on the device."""
+        """Encoder output of float32 (n,) at 16 kHz: shape (1, 1500, width), on the device."""
         import torch
 
         mel = torch.from_numpy(log_mel(samples, self._model.dims.n_mels))
@@ -99,7 +99,7 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     def _search(
         self, encoded: torch.Tensor, window: Window, language: str, n_best: int, context: list[int]
     ) -> tuple[list[Hypothesis], float]:
-        """Everything that the beam search finished, best per token first, and the no-speech probability."""
+        """All hypotheses that the beam search finished, best per token first, and the no-speech probability."""
         decoding = self._whisper.decoding
         limit = token_limit(window, language)
         options = decoding.DecodingOptions(
@@ -112,19 +112,19 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
             fp16=encoded.dtype.itemsize == 2,
         )
         task = decoding.DecodingTask(self._model, options)
-        task.sequence_ranker = ranker = _Witness(task.sequence_ranker)
+        task.sequence_ranker = ranker = _RecordingRanker(task.sequence_ranker)
         result = task.run(encoded)[0]
-        heard = [
+        hypotheses = [
             Hypothesis(self._tokenizer.decode(ids).strip(), log_prob, len(ids) + 1)
             for ids, log_prob in ranker.beams
             if len(ids) < limit  # one that was cut off has no end, and its sum does not compare
         ]
-        heard.sort(key=lambda h: -h.log_prob / max(1, h.n_tokens - 1))
-        return heard, float(result.no_speech_prob)
+        hypotheses.sort(key=lambda h: -h.log_prob / max(1, h.n_tokens - 1))
+        return hypotheses, float(result.no_speech_prob)
 
 
-class _Witness:
-    """Ranks as another ranker does, and remembers what there was to rank: token ids and summed log-probabilities."""
+class _RecordingRanker:
+    """A sequence ranker that delegates to another one and keeps all beams: token ids and summed log-probabilities."""
 
     def __init__(self, ranker: Any) -> None:
         self._ranker = ranker
@@ -137,7 +137,7 @@ class _Witness:
 
 
 def torch_only(options: WhisperOptions) -> None:
-    """Refuse what only CTranslate2 can do.
+    """Refuse the options that only CTranslate2 has.
 
     Raises:
         ValueError: If `tails` or `threads` is set.

@@ -16,7 +16,7 @@ from .loading import pick_device, quiet_loading, torch_number_format
 from .openai_whisper import torch_only
 from .whisper import WhisperOptions
 from .whisper_tokens import CONTEXT, MULTILINGUAL, WhisperTokens
-from .windows import Hear, WindowedRecognizer, beam_transcript, log_mel, token_limit
+from .windows import DecodeWindow, WindowedRecognizer, beam_transcript, log_mel, token_limit
 
 if TYPE_CHECKING:
     import torch
@@ -66,59 +66,61 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
             self._tokens.start(self.options.language)  # refuses a language that the model does not know
         self._detector = detector or SileroDetector()
 
-    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
+    def _window_decoder(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> DecodeWindow:
         context = self._tokens.context(prompt, hotwords)
-        return lambda window, language: self._hear(window, language, n_best, context)
+        return lambda window, language: self._decode_window(window, language, n_best, context)
 
-    def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
+    def _decode_window(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
         import torch
 
         with torch.inference_mode():
             encoded = self._encode(window.audio.samples)
-            detected, no_speech_prob = self._first_look(encoded, context)
+            detected, no_speech_prob = self._detect(encoded, context)
             language = language or detected
             prompt = [*context, *self._tokens.start(language)]
-            heard = self._search(encoded, prompt, token_limit(window, language), n_best)
+            hypotheses = self._search(encoded, prompt, token_limit(window, language), n_best)
         return beam_transcript(
-            window, heard, self.options, language=language, no_speech_prob=no_speech_prob, n_best=n_best
+            window, hypotheses, self.options, language=language, no_speech_prob=no_speech_prob, n_best=n_best
         )
 
     def _encode(self, samples: Samples) -> torch.Tensor:
-        """Float32 (n,) to (1, 1500, width), on the device."""
+        """Encoder output of float32 (n,) at 16 kHz: shape (1, 1500, width), on the device."""
         import torch
 
         mel = torch.from_numpy(log_mel(samples, self._model.config.num_mel_bins))
         encoded: torch.Tensor = self._model.get_encoder()(mel.to(self.device, self._dtype)).last_hidden_state
         return encoded
 
-    def _first_look(self, encoded: torch.Tensor, context: list[int]) -> tuple[str, float]:
-        """The likeliest language, and the probability that nobody spoke: both stand where the transcript begins."""
+    def _detect(self, encoded: torch.Tensor, context: list[int]) -> tuple[str, float]:
+        """The likeliest language, and the no-speech probability, both from the logits where the transcript begins."""
         tokens = self._tokens
-        (end,) = self._logits(encoded, [*context, tokens.begin]).softmax(-1)[-1:]
-        no_speech_prob = float(end[tokens.no_speech])
+        (first,) = self._logits(encoded, [*context, tokens.begin]).softmax(-1)[-1:]
+        no_speech_prob = float(first[tokens.no_speech])
         if not tokens.languages:
             return "en", no_speech_prob
         # Words said before would lend their language, so the context does not take part in this.
-        places = self._logits(encoded, [tokens.begin])[-1] if context else end
-        return max(tokens.languages, key=lambda code: float(places[tokens.languages[code]])), no_speech_prob
+        scores = self._logits(encoded, [tokens.begin])[-1] if context else first
+        return max(tokens.languages, key=lambda code: float(scores[tokens.languages[code]])), no_speech_prob
 
     def _logits(self, encoded: torch.Tensor, ids: list[int]) -> torch.Tensor:
-        """Float32, shape (len(ids), vocabulary)."""
+        """Decoder logits behind each token: float32, shape (len(ids), vocabulary)."""
         import torch
 
-        given = torch.tensor([ids], device=self.device)
-        logits: torch.Tensor = self._model(encoder_outputs=(encoded,), decoder_input_ids=given, use_cache=False).logits
+        input_ids = torch.tensor([ids], device=self.device)
+        logits: torch.Tensor = self._model(
+            encoder_outputs=(encoded,), decoder_input_ids=input_ids, use_cache=False
+        ).logits
         return logits[0].float()
 
     def _search(self, encoded: torch.Tensor, prompt: list[int], limit: int, n_best: int) -> list[Hypothesis]:
-        """Everything that the beam search finished, best per token first."""
+        """All hypotheses that the beam search finished, best per token first."""
         import torch
         import transformers
 
         library: Any = transformers
         beams = max(5, self.options.beams_per_hypothesis * n_best)
-        theirs = self._model.generation_config
-        found = library.GenerationMixin.generate(
+        config = self._model.generation_config
+        output = library.GenerationMixin.generate(
             self._model,
             generation_config=library.GenerationConfig(
                 num_beams=beams,
@@ -126,8 +128,8 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
                 early_stopping=self.options.patience == 1.0,
                 length_penalty=1.0,
                 max_new_tokens=min(limit, CONTEXT - len(prompt)),
-                suppress_tokens=theirs.suppress_tokens,
-                begin_suppress_tokens=theirs.begin_suppress_tokens,
+                suppress_tokens=config.suppress_tokens,
+                begin_suppress_tokens=config.begin_suppress_tokens,
                 renormalize_logits=True,
                 return_dict_in_generate=True,
                 output_scores=True,
@@ -138,15 +140,17 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
             encoder_outputs=library.modeling_outputs.BaseModelOutput(last_hidden_state=encoded),
             decoder_input_ids=torch.tensor([prompt], device=self.device),
         )
-        rows = found.sequences[:, len(prompt) :].tolist()
-        heard = []
+        rows = output.sequences[:, len(prompt) :].tolist()
+        hypotheses = []
         # A score is the sum of log-probabilities, the end's included, divided by the tokens with the end.
-        for row, score in zip(rows, found.sequences_scores.tolist(), strict=True):
+        for row, score in zip(rows, output.sequences_scores.tolist(), strict=True):
             # One that was cut off has no end, and its sum does not compare.
             if score > _IMPOSSIBLE and self._tokens.end in row:
                 n_tokens = row.index(self._tokens.end) + 1
-                heard.append(Hypothesis(self._tokens.text(row[: n_tokens - 1]), min(0.0, score * n_tokens), n_tokens))
-        return sorted(heard, key=lambda h: -h.log_prob / max(1, h.n_tokens - 1))
+                hypotheses.append(
+                    Hypothesis(self._tokens.text(row[: n_tokens - 1]), min(0.0, score * n_tokens), n_tokens)
+                )
+        return sorted(hypotheses, key=lambda h: -h.log_prob / max(1, h.n_tokens - 1))
 
 
 def _load(folder: Path, dtype: Any, device: str) -> Any:

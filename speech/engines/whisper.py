@@ -1,4 +1,4 @@
-"""Whisper through CTranslate2, with the list of hypotheses that its beam search really found."""
+"""Whisper through CTranslate2, with the N-best list of its beam search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Calibration, Hypothesis, Transcript, Word
 from .loading import pick_device
 from .whisper_tokens import CONTEXT, WhisperTokens
-from .windows import WINDOW_SECONDS, Hear, WindowedRecognizer, log_mel, token_limit, window_transcript
+from .windows import WINDOW_SECONDS, DecodeWindow, WindowedRecognizer, log_mel, token_limit, window_transcript
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ _CALIBRATION = Calibration(temperature=0.965, other=-1.434, other_per_token=-0.0
 
 @dataclass(frozen=True, slots=True)
 class WhisperOptions:
-    """How to decode, and when to refuse.
+    """Options of decoding and of refusal.
 
     Attributes:
         language: ISO 639-1 code; None detects it, once per recording, from the first window of speech.
         beams_per_hypothesis: Beam width for each hypothesis asked for (5 at least). Beams that differ only in case and
             punctuation merge, so a list of n needs about three times as many; with six there is something to choose.
         patience: Stop when beam width times this many hypotheses are finished (https://arxiv.org/abs/2204.05424).
-        tails: Seconds of silence that the encoder sees after the speech, for each look at a window. None fills the
+        tails: Seconds of silence that the encoder sees after the speech, for each pass over a window. None fills the
             encoder's 30 seconds, which it was trained with and which take much longer. What is hard to hear is heard a
             little differently every time: (6.0, 10.0) finds more than 10.0 alone, in twice the time.
         no_speech_threshold: If the no-speech probability is above this and
@@ -52,7 +52,7 @@ class WhisperOptions:
             for words with either model alone. If both models doubt, refuse whatever the hypothesis has.
         completeness: A hypothesis with less than this share of the tokens of the one that is best per token has left
             something out: dropped.
-        widen: While hypotheses are missing after all looks, search a beam of twice the width too.
+        widen: While hypotheses are missing after all passes, search a beam of twice the width too.
         samples: Draw this many hypotheses at `sample_temperature` for each one that is missing even then; 0 draws none.
         sample_temperature: Above 1 draws unlikely words more often than the model thinks they are said.
         word_times: Say when each word of the best hypothesis was said; one more pass of the decoder.
@@ -114,7 +114,7 @@ class WhisperOptions:
             )
 
     def quick(self) -> WhisperOptions:
-        """The same for a conversation: one look, with six seconds of silence, half as many beams, no times of words.
+        """The same for a conversation: one pass, with six seconds of silence, half as many beams, no times of words.
 
         Lists are there sooner, with somewhat more errors.
         """
@@ -125,8 +125,8 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     """A `Recognizer` on a Whisper model converted to CTranslate2.
 
     The voice detector decides first: sound without speech never reaches Whisper, and a pause of a second parts two
-    windows. A window is looked at as often as there are tails: encoded, and searched for hypotheses, which become one
-    list. The first look says the language; each may find that nobody spoke. Beam search ranks by log-probability per
+    windows. A window is encoded and searched once for each tail, and the hypotheses become one list. The first pass
+    says the language; each may find that nobody spoke. Beam search ranks by log-probability per
     token, which keeps it from leaving sentences out; the list is ordered by the sums.
 
     Safe to use from several threads at once.
@@ -167,15 +167,15 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
         """
         if options.language is not None:
             self._tokens.start(options.language)
-        other = copy.copy(self)
-        other.options = options
-        return other
+        recognizer = copy.copy(self)
+        recognizer.options = options
+        return recognizer
 
-    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
+    def _window_decoder(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> DecodeWindow:
         context = self._tokens.context(prompt, hotwords)
-        return lambda window, language: self._hear(window, language, n_best, context)
+        return lambda window, language: self._decode_window(window, language, n_best, context)
 
-    def _hear(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
+    def _decode_window(self, window: Window, language: str | None, n_best: int, context: list[int]) -> Transcript:
         options, width = self.options, max(5, self.options.beams_per_hypothesis * n_best)
         search = _Search(self._model, self._tokens, window)
 
@@ -188,42 +188,42 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
                 language=language,
             )
 
-        spoken, possible, reason = language or "", list[Hypothesis](), ""
-        for mel in self._looks(window.audio.samples):
+        language, accepted, reason = language or "", list[Hypothesis](), ""
+        for mel in self._spectrograms(window.audio.samples):
             encoded = self._encode(mel)
-            spoken = spoken or self._language(encoded)
-            search.on(encoded, context + self._tokens.start(spoken), token_limit(window, spoken))
+            language = language or self._language(encoded)
+            search.set_input(encoded, context + self._tokens.start(language), token_limit(window, language))
             search.beam(width, options.patience)
-            possible, reason = judged(spoken)
+            accepted, reason = judged(language)
             if reason:
                 break
-        kept = distinct(possible, language=spoken)
-        more: list[Callable[[int], None]] = []
+        hypotheses = distinct(accepted, language=language)
+        fallbacks: list[Callable[[int], None]] = []
         if options.widen:
-            more.append(lambda _: search.beam(2 * width, options.patience))
+            fallbacks.append(lambda _: search.beam(2 * width, options.patience))
         if options.samples:
-            more.append(lambda missing: search.sample(options.samples * missing, options.sample_temperature))
-        for look in more:
-            if reason or len(kept) >= n_best or n_best == 1:
+            fallbacks.append(lambda missing: search.sample(options.samples * missing, options.sample_temperature))
+        for search_more in fallbacks:
+            if reason or len(hypotheses) >= n_best or n_best == 1:
                 break
-            look(n_best - len(kept))
-            possible, reason = judged(spoken)
-            kept = distinct(possible, language=spoken)
-        kept = varied(kept, n_best, language=spoken)
-        if options.word_times and kept:
-            kept = (replace(kept[0], words=search.words(kept[0].text, window.start)), *kept[1:])
-        heard = window_transcript(
-            window, kept, reason, language=spoken, no_speech_prob=search.no_speech_prob, n_best=n_best
+            search_more(n_best - len(hypotheses))
+            accepted, reason = judged(language)
+            hypotheses = distinct(accepted, language=language)
+        hypotheses = varied(hypotheses, n_best, language=language)
+        if options.word_times and hypotheses:
+            hypotheses = (replace(hypotheses[0], words=search.words(hypotheses[0].text, window.start)), *hypotheses[1:])
+        transcript = window_transcript(
+            window, hypotheses, reason, language=language, no_speech_prob=search.no_speech_prob, n_best=n_best
         )
-        return replace(heard, calibration=options.calibration)
+        return replace(transcript, calibration=options.calibration)
 
-    def _looks(self, samples: Samples) -> Iterator[Samples]:
-        """What the encoder sees in each look; less where the speech is so long that tails are cut to the same."""
-        frames = set()
+    def _spectrograms(self, samples: Samples) -> Iterator[Samples]:
+        """A log-mel spectrogram for each tail; equal lengths once, as where long speech leaves no room for a tail."""
+        lengths = set()
         for tail in self.options.tails:
             mel = log_mel(samples, self._model.n_mels, tail)
-            if mel.shape[-1] not in frames:
-                frames.add(mel.shape[-1])
+            if mel.shape[-1] not in lengths:
+                lengths.add(mel.shape[-1])
                 yield mel
 
     def _encode(self, mel: Samples) -> Any:
@@ -241,7 +241,7 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
 
 
 class _Search:
-    """What several searches found in one window.
+    """Collects the hypotheses of several searches in one window.
 
     On one encoding all give the sum of the log-probabilities of a token sequence under the same distribution (a
     sample's are those at temperature 1), which is what teacher forcing would give: they compare without being computed
@@ -253,26 +253,28 @@ class _Search:
         self._encoded: Any = None
         self._prompt: list[int] = []
         self._limit = 0
-        self._found: dict[tuple[int, ...], Hypothesis] = {}
+        self._hypotheses: dict[tuple[int, ...], Hypothesis] = {}
         self.no_speech_prob = 0.0
 
-    def on(self, encoded: Any, prompt: list[int], limit: int) -> None:
-        """Search in this encoding from now on, for at most so many tokens."""
+    def set_input(self, encoded: Any, prompt: list[int], limit: int) -> None:
+        """Set the encoding and the prompt of the next searches, and their limit in tokens."""
         self._encoded, self._prompt, self._limit = encoded, prompt, limit
 
     def beam(self, width: int, patience: float) -> None:
         """Beam search; it ranks by log-probability per token, which keeps it from leaving sentences out."""
-        wanted = max(1, round(width * min(1.0, patience)))
-        result = self._generate(beam_size=width, patience=patience, num_hypotheses=wanted, return_no_speech_prob=True)
+        num_hypotheses = max(1, round(width * min(1.0, patience)))
+        result = self._generate(
+            beam_size=width, patience=patience, num_hypotheses=num_hypotheses, return_no_speech_prob=True
+        )
         self.no_speech_prob = result.no_speech_prob
 
     def sample(self, count: int, temperature: float) -> None:
-        """Draw whole sequences."""
+        """Sample whole sequences."""
         self._generate(beam_size=1, num_hypotheses=count, sampling_topk=0, sampling_temperature=temperature)
 
     def best_per_token(self) -> list[Hypothesis]:
-        """Everything found so far, each token sequence once."""
-        return sorted(self._found.values(), key=lambda h: -h.log_prob / max(1, h.n_tokens - 1))
+        """All hypotheses so far, each token sequence once, best per token first."""
+        return sorted(self._hypotheses.values(), key=lambda h: -h.log_prob / max(1, h.n_tokens - 1))
 
     def words(self, text: str, start: float) -> tuple[Word, ...]:
         """When the words of a text were said, in seconds; `start` is where the window begins.
@@ -280,38 +282,38 @@ class _Search:
         The decoder reads the tokens once more, and dynamic time warping follows its cross-attention (Radford et al.
         2022, as released in openai-whisper). A word's probability is the product of those of its tokens.
         """
-        ids = next((list(ids) for ids, found in self._found.items() if found.text == text), [])
+        ids = next((list(ids) for ids, hypothesis in self._hypotheses.items() if hypothesis.text == text), [])
         frames = math.ceil(self._window.audio.seconds * _FRAMES_PER_SECOND)
         aligned = self._model.align(self._encoded, self._prompt, [ids], 2 * frames)[0]
-        begins: dict[int, int] = {}
+        onsets: dict[int, int] = {}
         for token, frame in aligned.alignments:
-            begins.setdefault(token, frame)
+            onsets.setdefault(token, frame)
         return tuple(
             Word(
-                written,
-                start + begins.get(first, frames) / _FRAMES_PER_SECOND,
-                start + begins.get(last, frames) / _FRAMES_PER_SECOND,
+                word,
+                start + onsets.get(first, frames) / _FRAMES_PER_SECOND,
+                start + onsets.get(last, frames) / _FRAMES_PER_SECOND,
                 min(1.0, math.prod(aligned.text_token_probs[first:last])),
             )
-            for written, first, last in self._tokens.words(ids)
+            for word, first, last in self._tokens.words(ids)
         )
 
-    def _generate(self, **how: Any) -> Any:
+    def _generate(self, **options: Any) -> Any:
         result = self._model.generate(
             self._encoded,
             [self._prompt],
             length_penalty=1.0,
             max_length=min(CONTEXT, len(self._prompt) + self._limit),
             return_scores=True,
-            **how,
+            **options,
         )[0]
         for ids, score in zip(result.sequences_ids, result.scores, strict=True):
             # A score is the sum of log-probabilities, the end's included, divided by the tokens without the end.
             log_prob = min(0.0, float(score) * max(1, len(ids)))
-            known = self._found.get(tuple(ids))
+            previous = self._hypotheses.get(tuple(ids))
             # The same sequence scores a little differently in searches of other widths, by rounding to 8 bits.
-            if known is None or known.log_prob < log_prob:
-                self._found[tuple(ids)] = Hypothesis(self._tokens.text(ids), log_prob, len(ids) + 1)
+            if previous is None or previous.log_prob < log_prob:
+                self._hypotheses[tuple(ids)] = Hypothesis(self._tokens.text(ids), log_prob, len(ids) + 1)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Whisper's tokens: the ones that steer it by name, and text to and from the others."""
+"""Whisper's tokenizer: its special tokens by name, and text to and from the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ CONTEXT = 448
 MULTILINGUAL = 51_865
 """Entries in the smallest multilingual vocabulary; English-only models have fewer."""
 
-_ROOM = CONTEXT // 2 - 1
+_MAX_PROMPT = CONTEXT // 2 - 1
+"""Tokens of what was said before: half of the context, less the one that announces them."""
 
 
 class WhisperTokens:
@@ -41,7 +42,7 @@ class WhisperTokens:
         import tokenizers
 
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(_mended(Path(path).read_text(encoding="utf-8")))
+            self._tokenizer = tokenizers.Tokenizer.from_str(_with_first_merge(Path(path).read_text(encoding="utf-8")))
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"the tokenizer {path} is broken ({error}); {advice}", stage="load") from error
         special = {token.content: number for number, token in self._tokenizer.get_added_tokens_decoder().items()}
@@ -55,8 +56,8 @@ class WhisperTokens:
             raise ModelError(
                 f"the tokenizer {path} has no {error}, so this is no Whisper model; {advice}", stage="load"
             ) from error
-        spoken = {name[2:-2]: number for name, number in special.items() if re.fullmatch(r"<\|[a-z]{2,3}\|>", name)}
-        self.languages = spoken if multilingual else {}
+        languages = {name[2:-2]: number for name, number in special.items() if re.fullmatch(r"<\|[a-z]{2,3}\|>", name)}
+        self.languages = languages if multilingual else {}
 
     def start(self, language: str) -> list[int]:
         """Tokens that ask for a transcript without timestamps.
@@ -70,16 +71,16 @@ class WhisperTokens:
         return [self.begin, self.languages[language], self._transcribe, self._no_timestamps]
 
     def context(self, prompt: str, hotwords: Sequence[str] = ()) -> list[int]:
-        """Likely words and `prompt` as what was said before; see `context_ids`."""
+        """Tokens of hotwords and `prompt` as what was said before; see `context_ids`."""
         ids = context_ids(lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids, prompt, hotwords)
         return [self._previous, *ids] if ids else []
 
     def text(self, ids: Iterable[int]) -> str:
-        """What is written by tokens; the steering ones write nothing."""
+        """The text of tokens; special ones have none."""
         return str(self._tokenizer.decode([i for i in ids if i < self.end])).strip()
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-        """The words that text tokens write: as written, first token, token after the last.
+        """The words of text tokens, each with the index of its first token and the index after its last.
 
         A word begins at a token that begins with a blank; in scripts without blanks the whole text is one word.
         """
@@ -89,8 +90,8 @@ class WhisperTokens:
         return [(self.text(ids[first:last]), first, last) for first, last in spans if self.text(ids[first:last])]
 
 
-def _mended(tokenizer: str) -> str:
-    """A tokenizer's JSON, with the first of Whisper's merges where it lacks.
+def _with_first_merge(tokenizer: str) -> str:
+    """A tokenizer's JSON, with the first of Whisper's BPE merges inserted if it is missing.
 
     It makes " t": without it, as in the files that faster-whisper's models come with, " the" and all words that begin
     with t fall into pieces that Whisper has never read.
@@ -103,17 +104,17 @@ def _mended(tokenizer: str) -> str:
 
 
 def context_ids(encode: Callable[[str], list[int]], prompt: str, hotwords: Sequence[str]) -> list[int]:
-    """What Whisper reads as said before: the likely words ("flat white, Nairobi."), then the prompt.
+    """Tokens of the text that Whisper takes as said before: the hotwords ("flat white, Nairobi."), then the prompt.
 
     Args:
         encode: Text to tokens.
         prompt: Its beginning gives way if there is too much.
         hotwords: The last ones give way if they fill more than half of the 223 tokens.
     """
-    named = ", ".join(word.strip() for word in hotwords if word.strip())
-    first = encode(f" {named}.")[: _ROOM // 2] if named else []
-    said = encode(f" {prompt.strip()}") if prompt.strip() else []
-    return [*first, *said[max(0, len(said) - _ROOM + len(first)) :]]
+    listed = ", ".join(word.strip() for word in hotwords if word.strip())
+    hotword_ids = encode(f" {listed}.")[: _MAX_PROMPT // 2] if listed else []
+    prompt_ids = encode(f" {prompt.strip()}") if prompt.strip() else []
+    return [*hotword_ids, *prompt_ids[max(0, len(prompt_ids) - _MAX_PROMPT + len(hotword_ids)) :]]
 
 
 def check_language(language: str, known: Collection[str]) -> None:

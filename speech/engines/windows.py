@@ -1,4 +1,4 @@
-"""What recognisers share between a recording and its lists: windows of speech, heard one after the other."""
+"""Windowed recognition: a recording is split into windows of speech, each decoded into an N-best list."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _TOKENS_PER_SECOND = {"en": 12}
 _MOST_TOKENS_PER_SECOND = 25
 _SPARE_SECONDS = 1.3
 
-Hear: TypeAlias = Callable[[Window, str | None], Transcript]
-"""Recognises one window of speech, in a language, or in the one that it detects."""
+DecodeWindow: TypeAlias = Callable[[Window, str | None], Transcript]
+"""Decodes one window of speech, in the language given, or in the one that it detects if that is None."""
 
 
-class _Listening(Protocol):
-    """What every engine's options say."""
+class _EngineOptions(Protocol):
+    """The options that every engine has."""
 
     @property
     def vad(self) -> VadOptions: ...
@@ -48,11 +48,11 @@ class _Listening(Protocol):
     def language(self) -> str | None: ...
 
 
-Options = TypeVar("Options", bound=_Listening)
+Options = TypeVar("Options", bound=_EngineOptions)
 
 
 class WindowedRecognizer(ABC, Generic[Options]):
-    """What the engines share: a recording is heard window by window, and the windows' lists become one."""
+    """Base of the engines: decodes a recording window by window and joins the windows' lists."""
 
     options: Options
     _detector: VoiceDetector
@@ -101,38 +101,38 @@ class WindowedRecognizer(ABC, Generic[Options]):
         # Checked when the call is made, not when the first window is asked for.
         if n_best < 1:
             raise ValueError(f"n_best must be at least 1, not {n_best}")
-        return self._heard(source, self._hearing(n_best, prompt, hotwords))
+        return self._transcripts(source, self._window_decoder(n_best, prompt, hotwords))
 
-    def _heard(self, source: Audio | str | os.PathLike[str], hear: Hear) -> Iterator[Transcript]:
+    def _transcripts(self, source: Audio | str | os.PathLike[str], decode: DecodeWindow) -> Iterator[Transcript]:
         language = self.options.language
         # A copy per recording: the stream of another thread must not run through this one's state.
         detector = copy.copy(self._detector)
         for window in speech_windows(speech_blocks(source), detector, self.options.vad, longest=WINDOW_SECONDS):
-            transcript = hear(window, language)
+            transcript = decode(window, language)
             language = language or transcript.language or None
             yield transcript
 
     @abstractmethod
-    def _hearing(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> Hear:
-        """What recognises one window of this recording after the other."""
+    def _window_decoder(self, n_best: int, prompt: str, hotwords: Sequence[str]) -> DecodeWindow:
+        """The function that decodes the windows of one recording, one after the other."""
 
 
 def window_transcript(
     window: Window,
-    kept: Sequence[Hypothesis],
+    hypotheses: Sequence[Hypothesis],
     reason: str,
     *,
     language: str,
     no_speech_prob: float,
     n_best: int,
 ) -> Transcript:
-    """What was heard in a window: the list of what was kept, or the refusal if there is a reason."""
+    """The transcript of a window: its distinct hypotheses, or a refusal if there is a reason for one."""
     duration = window.end - window.start
     if reason:
         logger.debug("refused %.2f s: %s", duration, reason)
         return replace(Transcript.nothing(reason, duration, no_speech_prob), offset=window.start)
-    hypotheses = distinct(kept, language=language, n_best=n_best)
-    return Transcript(hypotheses, language, no_speech_prob, duration, offset=window.start)
+    listed = distinct(hypotheses, language=language, n_best=n_best)
+    return Transcript(listed, language, no_speech_prob, duration, offset=window.start)
 
 
 def beam_transcript(
@@ -144,32 +144,32 @@ def beam_transcript(
     no_speech_prob: float,
     n_best: int,
 ) -> Transcript:
-    """What one search of a Whisper decoder heard in a window: its beams judged, merged and chosen from.
+    """The transcript of a window from one beam search of Whisper: its beams are filtered, merged and chosen from.
 
     Args:
-        window: Where it was heard.
-        beams: All that the search finished, best per token first.
+        window: What was decoded.
+        beams: All hypotheses that the search finished, best per token first.
         thresholds: When to refuse.
         language: ISO 639-1 code.
         no_speech_prob: The model's probability that nobody spoke, [0, 1].
         n_best: How many different hypotheses at most.
     """
-    kept, reason = judge(
+    accepted, reason = judge(
         beams, thresholds, no_speech_prob=no_speech_prob, voice_prob=window.probability, language=language
     )
-    chosen = varied(distinct(kept, language=language), n_best, language=language)
+    chosen = varied(distinct(accepted, language=language), n_best, language=language)
     return window_transcript(window, chosen, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best)
 
 
 def log_mel(samples: Samples, n_mels: int, tail: float | None = None) -> Samples:
-    """What Whisper's encoder takes: float32 (n,) at 16 kHz to log-mel (1, n_mels, frames), 100 frames a second.
+    """Log-mel spectrogram for Whisper's encoder: float32 (n,) at 16 kHz to (1, n_mels, frames), 100 frames a second.
 
     Args:
         samples: At most 30 seconds.
         n_mels: 80, or 128 for the newest models.
         tail: Seconds of silence after the speech; None fills up to 30 seconds.
     """
-    mel = _features(n_mels)(samples)[:, :_FRAMES]
+    mel = _feature_extractor(n_mels)(samples)[:, :_FRAMES]
     frames = _FRAMES
     if tail is not None:
         # Whole seconds, so that the allocators see few sizes.
@@ -181,7 +181,7 @@ def log_mel(samples: Samples, n_mels: int, tail: float | None = None) -> Samples
 
 
 @functools.cache
-def _features(n_mels: int) -> Any:
+def _feature_extractor(n_mels: int) -> Any:
     from faster_whisper.feature_extractor import FeatureExtractor
 
     return FeatureExtractor(feature_size=n_mels)

@@ -1,1 +1,1 @@
-"""What else it may have been: N-best lists, compared, weighed, chosen from and corrected."""
+"""N-best lists: merging, confusion networks, rescoring, choice and correction."""

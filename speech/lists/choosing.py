@@ -1,4 +1,4 @@
-"""Which of the things that may have been said is passed on.
+"""Choosers: one reading from the N-best list of a transcript.
 
 A chooser reads the list of a transcript and takes one reading, or puts one together from several. The language model
 that some of them ask is injected: anything with ``score``.
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..transcript import Transcript
-from .confusion import ConfusionNetwork, key
+from .confusion import ConfusionNetwork
 from .evidence import BY_HAND, EVIDENCE, evidence
-from .nbest import normalizer, word_distances
+from .nbest import normalizer, word_distances, word_key
 
 
 class SentenceScorer(Protocol):
@@ -90,10 +90,10 @@ class RoverChooser:
             return _first(transcript, "rover")
         network = ConfusionNetwork.of(transcript, temperature=self._temperature)
         text = network.best()
-        same = [i for i, h in enumerate(transcript.hypotheses) if _keys(h.text) == _keys(text)]
+        matching = [i for i, h in enumerate(transcript.hypotheses) if _keys(h.text) == _keys(text)]
         confidence = min((slot.choices[0].probability for slot in network.slots), default=0.0)
-        if same:
-            return Choice(transcript.hypotheses[same[0]].text, "rover", same[0], confidence)
+        if matching:
+            return Choice(transcript.hypotheses[matching[0]].text, "rover", matching[0], confidence)
         return Choice(text, "rover", None, confidence)
 
 
@@ -153,7 +153,7 @@ class LanguageChooser:
     """
 
     def __init__(self, scorer: SentenceScorer, *, options: LanguageOptions | None = None, method: str = "lm") -> None:
-        """Put one together.
+        """Make a chooser.
 
         Args:
             scorer: The language model.
@@ -169,11 +169,11 @@ class LanguageChooser:
         texts = [hypothesis.text for hypothesis in transcript.hypotheses[: self.options.longest]]
         if len(texts) < 2 or transcript.language not in ("en", ""):
             return _first(transcript, self._method)
-        seen = self.weigh(transcript, texts, context=context)
+        features = self.weigh(transcript, texts, context=context)
         weights = np.array([self.options.weights.get(name, 0.0) for name in EVIDENCE])
-        gains = seen @ weights
+        gains = features @ weights
         caution = list(EVIDENCE).index("other")
-        preferred = int((gains - seen[:, caution] * weights[caution]).argmax())
+        preferred = int((gains - features[:, caution] * weights[caution]).argmax())
         gains[[not may_replace(texts[0], text) for text in texts]] = -np.inf
         index = int(gains.argmax())
         chances = np.exp(gains - gains[index])
@@ -188,11 +188,11 @@ class LanguageChooser:
 def may_replace(best: str, text: str) -> bool:
     """Whether both have the same numbers, and the text is not the best one with words left out."""
     normalize = normalizer("en")
-    old, new = normalize(best).split(), normalize(text).split()
-    if [word for word in old if _has_digit(word)] != [word for word in new if _has_digit(word)]:
+    best_words, words = normalize(best).split(), normalize(text).split()
+    if [word for word in best_words if _has_digit(word)] != [word for word in words if _has_digit(word)]:
         return False
-    rest = iter(old)
-    return old == new or len(new) >= len(old) or not all(word in rest for word in new)
+    remaining = iter(best_words)  # `in` consumes it, so this asks for a subsequence
+    return best_words == words or len(words) >= len(best_words) or not all(word in remaining for word in words)
 
 
 def _has_digit(word: str) -> bool:
@@ -216,7 +216,7 @@ def _first(transcript: Transcript, method: str) -> Choice:
 
 
 def _keys(text: str) -> list[str]:
-    return [key(word) for word in text.split() if key(word)]
+    return [word_key(word) for word in text.split() if word_key(word)]
 
 
 def _risks(transcript: Transcript, posteriors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The list of hypotheses as a row of slots: which words compete for each place, and how probable each of them is.
+"""Confusion networks: an N-best list aligned into slots of competing words, each with its posterior.
 
 network = ConfusionNetwork.of(transcript)
 network.best()      # "so tina went into the washroom", the likeliest word of every slot
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from ..transcript import Hypothesis, Transcript, Word
+from .nbest import word_key
 
 _GAP = 0.7
 """Cost of a word that only one side has. Two words that differ cost 0.4 to 1.0, by how much: less than leaving both
@@ -55,7 +56,7 @@ class Slot:
 
     def probability(self, word: str) -> float:
         """Posterior of a word in this slot, up to case and punctuation; 0 if no hypothesis has it here."""
-        return math.fsum(c.probability for c in self.choices if key(c.text) == key(word))
+        return math.fsum(c.probability for c in self.choices if word_key(c.text) == word_key(word))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +139,9 @@ class ConfusionNetwork:
         return f'<table class="confusion-network"><tr>{cells}</tr></table>'
 
 
-def key(word: str) -> str:
-    """What makes two words of a slot the same one: letters and digits, without case."""
-    return "".join(sign for sign in word.casefold() if sign.isalnum())
-
-
 def _timed(hypothesis: Hypothesis) -> list[Word]:
     """The words of a hypothesis, without times unless the recogniser timed exactly these."""
-    texts = [text for text in hypothesis.text.split() if key(text)]
+    texts = [text for text in hypothesis.text.split() if word_key(text)]
     if len(texts) == len(hypothesis.words):
         return [
             Word(text, word.start, word.end, word.probability)
@@ -157,15 +153,15 @@ def _timed(hypothesis: Hypothesis) -> list[Word]:
 def _columns(sentences: Sequence[Sequence[str]]) -> list[list[int | None]]:
     """Align sentences into columns: column[row] is the index of the word that sentence has there, or None."""
     columns: list[list[int | None]] = []
-    seen: list[set[str]] = []
+    slots: list[set[str]] = []
     for row, words in enumerate(sentences):
-        keys = [key(word) for word in words]
-        aligned = _alignment(seen, keys)
+        keys = [word_key(word) for word in words]
+        aligned = _alignment(slots, keys)
         columns = [[None] * row if at is None else columns[at] for at, _ in aligned]
-        seen = [{""} if at is None and row else set() if at is None else seen[at] for at, _ in aligned]
-        for column, words_seen, (_, index) in zip(columns, seen, aligned, strict=True):
+        slots = [{""} if at is None and row else set() if at is None else slots[at] for at, _ in aligned]
+        for column, slot, (_, index) in zip(columns, slots, aligned, strict=True):
             column.append(index)
-            words_seen.add("" if index is None else keys[index])
+            slot.add("" if index is None else keys[index])
     return columns
 
 
@@ -181,8 +177,8 @@ def _alignment(slots: Sequence[set[str]], words: Sequence[str]) -> list[tuple[in
         for j in range(m + 1):
             options = []
             if i and j:
-                meet = min((_distance(word, words[j - 1]) for word in slots[i - 1] if word), default=_GAP)
-                options.append((cost[i - 1][j - 1] + meet, (1, 1)))
+                substitution = min((_distance(word, words[j - 1]) for word in slots[i - 1] if word), default=_GAP)
+                options.append((cost[i - 1][j - 1] + substitution, (1, 1)))
             if i:
                 options.append((cost[i - 1][j] + skip[i - 1], (1, 0)))
             if j:
@@ -207,14 +203,14 @@ def _distance(a: str, b: str) -> float:
 def _slot(column: Sequence[int | None], timed: Sequence[Sequence[Word]], posteriors: Sequence[float]) -> Slot:
     texts: dict[str, str] = {}
     mass: dict[str, float] = {}
-    spoken: list[Word] = []
+    timed_words: list[Word] = []
     for at, words, posterior in zip(column, timed, posteriors, strict=True):
         word = None if at is None else words[at]
-        name = "" if word is None else key(word.text)
+        name = "" if word is None else word_key(word.text)
         texts.setdefault(name, "" if word is None else word.text)
         mass[name] = mass.get(name, 0.0) + posterior
         if word is not None and not math.isnan(word.start):
-            spoken.append(word)
+            timed_words.append(word)
     choices = tuple(SlotWord(texts[name], min(1.0, mass[name])) for name in sorted(mass, key=lambda name: -mass[name]))
-    first = spoken[0] if spoken else None
+    first = timed_words[0] if timed_words else None
     return Slot(choices, first.start if first else None, first.end if first else None)

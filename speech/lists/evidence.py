@@ -1,4 +1,4 @@
-"""What speaks for each reading of a list against its first one, in numbers that can be weighed."""
+"""Features of each reading in an N-best list relative to the first, and the training of their weights."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def evidence(
     spread = float(apart[np.triu_indices(len(words), 1)].mean()) / count
     gain = np.array(language) - language[0]
     unlikes = np.array([unlike(plain[0], text) for text in plain])
-    lengths = np.array([len(some) for some in words], dtype=np.float64)
+    lengths = np.array([len(reading) for reading in words], dtype=np.float64)
     other = -(np.arange(len(words)) > 0).astype(np.float64)
     columns = {
         "heard": heard - heard[0],
@@ -114,33 +114,33 @@ def fit_weights(
     except ImportError as error:
         raise ImportError("Fitting the weights of evidence needs SciPy: pip install 'vivavoce[train]'") from error
 
-    telling = [row for row, wrong in enumerate(errors) if len(set(wrong)) > 1]
-    if not telling:
+    informative = [row for row, wrong in enumerate(errors) if len(set(wrong)) > 1]
+    if not informative:
         raise ValueError("no list has readings with more and with fewer errors: there is nothing to learn from")
-    widest = max(len(errors[row]) for row in telling)
-    seen = np.zeros((len(telling), widest, len(EVIDENCE)))
-    worse = np.zeros((len(telling), widest))
-    barred = np.full((len(telling), widest), -1e9)
-    for place, row in enumerate(telling):
+    longest = max(len(errors[row]) for row in informative)
+    features = np.zeros((len(informative), longest, len(EVIDENCE)))
+    excess_errors = np.zeros((len(informative), longest))
+    mask = np.full((len(informative), longest), -1e9)
+    for index, row in enumerate(informative):
         size = len(errors[row])
-        seen[place, :size] = lists[row]
-        worse[place, :size] = np.array(errors[row]) - errors[row][0]
-        barred[place, :size] = np.where(allowed[row], 0.0, -1e9)
-    scale = seen[barred == 0.0].std(axis=0) + 1e-6
-    seen = seen / scale
+        features[index, :size] = lists[row]
+        excess_errors[index, :size] = np.array(errors[row]) - errors[row][0]
+        mask[index, :size] = np.where(allowed[row], 0.0, -1e9)
+    scale = features[mask == 0.0].std(axis=0) + 1e-6
+    features = features / scale
     start = np.array([BY_HAND.get(name, 0.0) for name in EVIDENCE]) * scale
 
     def expected(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        scores = seen @ weights + barred
+        scores = features @ weights + mask
         chances = np.exp(scores - scores.max(axis=1, keepdims=True))
         chances /= chances.sum(axis=1, keepdims=True)
-        mean = (chances * worse).sum(axis=1, keepdims=True)
-        slope = np.einsum("lr,lre->e", chances * (worse - mean), seen) / len(telling)
+        mean = (chances * excess_errors).sum(axis=1, keepdims=True)
+        slope = np.einsum("lr,lre->e", chances * (excess_errors - mean), features) / len(informative)
         off = weights - start
         return float(mean.mean() + shrinkage * (off**2).mean()), slope + 2 * shrinkage * off / len(off)
 
-    found = minimize(expected, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x / scale
-    return {name: round(float(weight), 4) for name, weight in zip(EVIDENCE, found, strict=True)}
+    fitted = minimize(expected, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x / scale
+    return {name: round(float(weight), 4) for name, weight in zip(EVIDENCE, fitted, strict=True)}
 
 
 def unlike(said: str, heard: str) -> float:

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, get_args
 
 from ..transcript import Transcript
 from .choosing import Chooser, FirstChooser, SentenceScorer
-from .confusion import key
+from .nbest import word_key
 
 Reason: TypeAlias = Literal["chosen", "joined", "sentence"]
 """``chosen``: another hypothesis of the window; ``joined``: a sentence went on across two windows; ``sentence``: one
@@ -113,7 +113,7 @@ class FullTextCorrector:
         margin: float = 2.0,
         context: int = 400,
     ) -> None:
-        """Put one together.
+        """Make a corrector.
 
         Args:
             chooser: Chooses in each window; by default the recogniser's best.
@@ -139,10 +139,10 @@ class FullTextCorrector:
         Args:
             windows: In order; refused ones contribute no words.
         """
-        spoken = [window for window in windows if window.is_speech]
+        speech_windows = [window for window in windows if window.is_speech]
         texts: list[str] = []
         joins: list[Reason | None] = []
-        for window in spoken:
+        for window in speech_windows:
             before = " ".join(texts)[-self._context :] if self._context else ""
             text = self._chooser.choose(window, context=before).text
             if texts:
@@ -151,11 +151,11 @@ class FullTextCorrector:
             texts.append(text)
         edits: list[Edit] = []
         at = 0
-        for number, (window, text) in enumerate(zip(spoken, texts, strict=True)):
+        for number, (window, text) in enumerate(zip(speech_windows, texts, strict=True)):
             before_it, behind_it = [None, *joins][number], [*joins, None][number]
             edits += _edits(window.text, text, at, before_it, behind_it)
             at += len(window.text) + 1
-        return CorrectedText(" ".join(window.text for window in spoken), tuple(edits))
+        return CorrectedText(" ".join(window.text for window in speech_windows), tuple(edits))
 
     def _joined(self, left: str, right: str) -> tuple[str, str, Reason | None]:
         """Two neighbouring windows with the punctuation between them that the scorer prefers by the margin."""
@@ -170,12 +170,16 @@ class FullTextCorrector:
 
 def _readings(left: str, right: str) -> Iterator[tuple[str, str, Reason | None]]:
     """The sentence goes on across the join, or ends there."""
-    bare = _END.sub("", left)
-    if not bare or not right:
+    unpunctuated = _END.sub("", left)
+    if not unpunctuated or not right:
         return
     lower = right if right.startswith(("I ", "I'")) else right[:1].lower() + right[1:]
     upper = right[:1].upper() + right[1:]
-    for a, b, reason in ((bare, lower, "joined"), (bare, right, "joined"), (bare + ".", upper, "sentence")):
+    for a, b, reason in (
+        (unpunctuated, lower, "joined"),
+        (unpunctuated, right, "joined"),
+        (unpunctuated + ".", upper, "sentence"),
+    ):
         if (a, b) != (left, right):
             yield a, b, "joined" if reason == "joined" else "sentence"
 
@@ -190,7 +194,7 @@ def _edits(original: str, text: str, offset: int, before: Reason | None, behind:
             continue
         start, end, after = _span(original, old, (i, j), " ".join(new[k:m]))
         reason: Reason = "chosen"
-        if [key(token[0]) for token in old[i:j]] == [key(word) for word in new[k:m]]:
+        if [word_key(token[0]) for token in old[i:j]] == [word_key(word) for word in new[k:m]]:
             reason = (before if i == 0 else behind if j == len(old) else None) or "chosen"
         yield Edit(offset + start, offset + end, original[start:end], after, reason)
 

@@ -1,4 +1,4 @@
-"""Which of a decoder's hypotheses can have been said, or why nothing was said at all."""
+"""Filtering a decoder's hypotheses, and refusing audio that is not speech."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ class Thresholds(Protocol):
 
 
 def judge(
-    heard: Sequence[Hypothesis],
+    hypotheses: Sequence[Hypothesis],
     thresholds: Thresholds,
     *,
     no_speech_prob: float,
     voice_prob: float,
     language: str,
 ) -> tuple[list[Hypothesis], str]:
-    """The hypotheses that can have been said, or the reason why nothing was.
+    """The acceptable hypotheses, or none and the reason for the refusal.
 
     Args:
-        heard: What a Whisper decoder found for one window, best per token first.
+        hypotheses: What a Whisper decoder found for one window, best per token first.
         thresholds: When to refuse.
         no_speech_prob: The model's probability that nobody spoke, [0, 1].
         voice_prob: The voice detector's probability that somebody did, [0, 1].
         language: ISO 639-1 code.
 
     Returns:
-        What is left, in the order of `heard`, and ""; or nothing and a sentence.
+        What is left, in the order of `hypotheses`, and ""; or nothing and a sentence.
     """
-    kept = [h for h in heard if compression(h.text) <= thresholds.compression_threshold]
-    if not kept:
+    accepted = [h for h in hypotheses if compression(h.text) <= thresholds.compression_threshold]
+    if not accepted:
         return [], "the recogniser only repeated itself, so nothing intelligible was said"
     # A decoder may skip a whole sentence, and the sum over fewer tokens is then the higher one: among what is left,
     # sums compare.
-    kept = [h for h in kept if h.n_tokens >= thresholds.completeness * kept[0].n_tokens]
-    best = max(kept, key=lambda h: h.log_prob)
+    accepted = [h for h in accepted if h.n_tokens >= thresholds.completeness * accepted[0].n_tokens]
+    best = max(accepted, key=lambda h: h.log_prob)
     silent, voiceless = no_speech_prob > thresholds.no_speech_threshold, voice_prob < thresholds.voice_threshold
     # Where both models doubt, the decoder's own belief does not count: it is sure of the "you" that music begins with.
     if (
@@ -65,15 +65,15 @@ def judge(
             f"this does not sound like speech (no-speech probability {no_speech_prob:.2f}, "
             f"voice {voice_prob:.2f}, {best.mean_log_prob:.1f} nats per token)"
         )
-    return worded(kept, best, language)
+    return worded(accepted, best, language)
 
 
-def worded(kept: Iterable[Hypothesis], best: Hypothesis, language: str) -> tuple[list[Hypothesis], str]:
-    """Those with words in them; none, and a sentence, if the best one is only sounds and marks."""
+def worded(accepted: Iterable[Hypothesis], best: Hypothesis, language: str) -> tuple[list[Hypothesis], str]:
+    """The hypotheses that have words; none, and the reason, if the best one has only sounds and marks."""
     words = normalizer(language)
     if not words(best.text):
         return [], "there were sounds but no words"
-    return [h for h in kept if words(h.text)], ""
+    return [h for h in accepted if words(h.text)], ""
 
 
 def compression(text: str) -> float:

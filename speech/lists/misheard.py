@@ -1,4 +1,4 @@
-"""Writes a sentence as a recogniser might have understood it: words that sound like those that were said."""
+"""Simulated recognition errors: words of a text are replaced by others that sound like them."""
 
 from __future__ import annotations
 
@@ -82,22 +82,22 @@ class Misheard:
     def __call__(self, text: str, rng: random.Random) -> str:
         """One way to misunderstand a sentence; never empty, unless there is no word in it."""
         options, words = self.options, self._vocabulary.words(text)
-        heard: list[str] = []
+        output: list[str] = []
         for word in words:
             if _happens(options.short_dropped if len(word) <= _SHORT else options.dropped, rng):
                 continue
-            heard += self._heard(word, rng)
+            output += self._misheard(word, rng)
             if self._short and _happens(options.inserted, rng):
-                heard.append(rng.choice(self._short))
-        return " ".join(heard or words)
+                output.append(rng.choice(self._short))
+        return " ".join(output or words)
 
-    def _heard(self, word: str, rng: random.Random) -> list[str]:
-        drawn = rng.random()
-        if drawn < self.options.misheard * self._vocabulary.odds(word):
-            instead = self._vocabulary.instead(word, rng)
-            if instead:
-                return instead
-        if drawn > 1 - self.options.split and len(word) > 5:
+    def _misheard(self, word: str, rng: random.Random) -> list[str]:
+        draw = rng.random()
+        if draw < self.options.misheard * self._vocabulary.odds(word):
+            replacement = self._vocabulary.replacement(word, rng)
+            if replacement:
+                return replacement
+        if draw > 1 - self.options.split and len(word) > 5:
             at = rng.randint(2, len(word) - 2)
             return [word[:at], word[at:]]
         return [word]
@@ -114,8 +114,8 @@ class _Vocabulary(Protocol):
         """How much likelier than on average this word is misheard."""
         ...
 
-    def instead(self, word: str, rng: random.Random) -> list[str]:
-        """What a word is taken for; nothing if it sounds like no other."""
+    def replacement(self, word: str, rng: random.Random) -> list[str]:
+        """The words that a word is replaced by; empty if it sounds like no other."""
         ...
 
 
@@ -135,7 +135,7 @@ class _SameConsonants:
     def odds(self, word: str) -> float:
         return 2.0 if self.counts[word] < _COMMON * 4 else 0.6
 
-    def instead(self, word: str, rng: random.Random) -> list[str]:
+    def replacement(self, word: str, rng: random.Random) -> list[str]:
         key = skeleton(phonemes(word))
         # Where nothing sounds alike, one consonant less may.
         for sounds in (key, *rng.sample([key[:at] + key[at + 1 :] for at in range(len(key))], len(key))):
@@ -145,7 +145,7 @@ class _SameConsonants:
         return []
 
     def _choices(self, word: str, sounds: str, rng: random.Random) -> list[list[str]]:
-        choices: list[list[str]] = [[other] for other in self._alike.get(sounds, ()) if other != word]
+        choices: list[list[str]] = [[alike] for alike in self._alike.get(sounds, ()) if alike != word]
         for at in range(1, len(sounds)):
             first, second = self._alike.get(sounds[:at]), self._alike.get(sounds[at:])
             if first and second:
@@ -169,7 +169,7 @@ class _NearestPhonemes:
     def odds(self, word: str) -> float:
         return 1.0
 
-    def instead(self, word: str, rng: random.Random) -> list[str]:
+    def replacement(self, word: str, rng: random.Random) -> list[str]:
         alike = self._alike.get(word)
         return [rng.choice(alike)] if alike else []
 

@@ -1,4 +1,4 @@
-"""Lists of hypotheses: what counts as the same, and how lists of neighbouring windows become one."""
+"""N-best lists: normalisation, merging of equal hypotheses, selection, and joining of windows."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def normalizer(language: str = "en") -> Callable[[str], str]:
         return " ".join(word for word in normalize(text).split() if any(sign.isalnum() for sign in word))
 
     return words
+
+
+def word_key(word: str) -> str:
+    """Casefolded letters and digits of a word: words with equal keys differ at most in case and punctuation."""
+    return "".join(char for char in word.casefold() if char.isalnum())
 
 
 def distinct(
@@ -115,24 +120,29 @@ def joined(windows: Sequence[Transcript], *, duration: float, n_best: int) -> Tr
         duration: Seconds of the whole recording.
         n_best: Length of the list at most.
     """
-    spoken = [window for window in windows if window.is_speech]
-    if not spoken:
+    speech_windows = [window for window in windows if window.is_speech]
+    if not speech_windows:
         if not windows:
             return Transcript.nothing(f"nobody spoke in {duration:.1f} s of sound", duration)
         least = min(windows, key=lambda window: window.no_speech_prob)
         return Transcript.nothing(least.reason, duration, least.no_speech_prob)
-    doubtful = max(range(len(spoken)), key=lambda i: spoken[i].entropy)
+    doubtful = max(range(len(speech_windows)), key=lambda i: speech_windows[i].entropy)
     hypotheses = [
-        _row([w.hypotheses[0] if i != doubtful else choice for i, w in enumerate(spoken)])
-        for choice in spoken[doubtful].hypotheses[:n_best]
+        _concatenated([w.hypotheses[0] if i != doubtful else choice for i, w in enumerate(speech_windows)])
+        for choice in speech_windows[doubtful].hypotheses[:n_best]
     ]
-    no_speech_prob = min(window.no_speech_prob for window in spoken)
+    no_speech_prob = min(window.no_speech_prob for window in speech_windows)
     return Transcript(
-        tuple(hypotheses), spoken[0].language, no_speech_prob, duration, calibration=spoken[0].calibration
+        tuple(hypotheses),
+        speech_windows[0].language,
+        no_speech_prob,
+        duration,
+        calibration=speech_windows[0].calibration,
     )
 
 
-def _row(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+def _concatenated(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+    """One hypothesis that says those of successive windows in a row."""
     return Hypothesis(
         " ".join(h.text for h in hypotheses),
         math.fsum(h.log_prob for h in hypotheses),

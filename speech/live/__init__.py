@@ -1,1 +1,1 @@
-"""Hearing while somebody speaks."""
+"""Streaming recognition while somebody speaks."""

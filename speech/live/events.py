@@ -1,18 +1,19 @@
-"""What a stream tells: words while they are said, drafts in silences, and the list at the end."""
+"""The events of a streaming recogniser: partials during speech, drafts in silences, and the final N-best list."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..lists.nbest import word_key
 from ..sound.segments import SpeechEnded, SpeechStarted
 from ..transcript import Transcript
-from .agreement import bare, word_pieces
+from .agreement import split_words
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What has been said so far.
+    """The words recognised so far in the utterance under way.
 
     Attributes:
         committed: Words that two successive decodes agreed on. Later partials of the utterance begin with this very
@@ -27,13 +28,13 @@ class Partial:
 
     @property
     def text(self) -> str:
-        """Both together."""
+        """Committed and tentative words together."""
         return f"{self.committed}{self.tentative}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The speaker is silent. If that was all, this will be the final transcript; if not, it is void.
+    """The N-best list decoded in a silence: final if the utterance ends there, void if speech goes on.
 
     Attributes:
         transcript: The list of hypotheses of the utterance so far.
@@ -46,7 +47,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What was said in an utterance that is over.
+    """The N-best list of an utterance that is over.
 
     The list comes from a decode of the whole utterance and is not bound to the words that were committed on the way:
     `revised` says whether the best hypothesis contradicts them.
@@ -67,11 +68,11 @@ class Final:
     @property
     def revised(self) -> bool:
         """Whether the best hypothesis does not begin with the committed words, case and punctuation aside."""
-        before, after = (
-            [bare(piece) for piece in word_pieces(text, self.transcript.language)]
+        committed, final = (
+            [word_key(word) for word in split_words(text, self.transcript.language)]
             for text in (self.committed, self.transcript.text)
         )
-        return after[: len(before)] != before
+        return final[: len(committed)] != committed
 
 
 StreamEvent: TypeAlias = SpeechStarted | Partial | Draft | SpeechEnded | Final

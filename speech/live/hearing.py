@@ -1,4 +1,4 @@
-"""A recogniser made fast enough for a conversation, and the stream that hears with it."""
+"""Streaming with fast options: a recogniser configured for low latency, and the stream that uses it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from ..transcript import Recognizer
 from .recognizer import StreamingOptions, StreamingRecognizer
 
 _TAIL = 2.0
+"""Seconds of silence that Whisper's encoder sees after the speech."""
 
 
 def quickened(recognizer: Recognizer) -> tuple[Recognizer, Recognizer]:
     """The recogniser for final lists and the one for partials, on the model that is loaded.
 
-    Whisper is set to be `quick`, with few beams and no samples, and for partials says when words were said, so that
-    they need not be heard again. Others are taken as they are.
+    Whisper gets its `quick` options, with fewer beams and no samples; its partials have word times, so that the stream
+    need not decode the beginning of an utterance again and again. Other recognisers are taken as they are.
     """
     if not isinstance(recognizer, WhisperRecognizer):
         return recognizer, recognizer
@@ -36,7 +37,7 @@ def listening(
     endpoint_delay: float | None = None,
     threaded: bool = True,
 ) -> StreamingRecognizer:
-    """A stream that hears with two recognisers, which may be the same.
+    """A streaming recogniser made of two recognisers, which may be the same.
 
     Args:
         lists: Makes the final lists.

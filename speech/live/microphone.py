@@ -1,4 +1,4 @@
-"""Frames from a microphone, or from a recording as fast as it was spoken."""
+"""Frames from a microphone, or from a recording at the pace of its time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FRAME_SECONDS = FRAME / SPEECH_RATE
 
 def in_real_time(sound: Iterable[Samples]) -> Iterator[Samples]:
     """Frames as a microphone gives them: each when its last sample would have been recorded."""
-    begin = time.perf_counter()
+    started = time.perf_counter()
     for number, frame in enumerate(sound, start=1):
-        time.sleep(max(0.0, begin + number * FRAME_SECONDS - time.perf_counter()))
+        time.sleep(max(0.0, started + number * FRAME_SECONDS - time.perf_counter()))
         yield frame
 
 

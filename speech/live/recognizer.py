@@ -1,13 +1,13 @@
-"""What is being said while it is said: words that stay, and the list of hypotheses as soon as the speaker is silent."""
+"""Streaming recognition: partials while somebody speaks, and the N-best list as soon as the speaker is silent."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +15,14 @@ from ..sound.audio import Audio, Samples
 from ..sound.endpointing import EndpointOptions
 from ..sound.segments import Segmenter, SpeechEnded, SpeechEvent, SpeechStarted
 from ..transcript import Recognizer
-from .agreement import VOICED
 from .events import Draft, Partial, StreamEvent
-from .utterance import Ended, Utterance
+from .utterance import EndedUtterance, Utterance
 from .worker import InlineWorker, Job, ThreadWorker, Worker
 
 logger = logging.getLogger(__name__)
+
+_VOICED = 0.5
+"""Probability of speech below which a frame may be the first of a silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class StreamingOptions:
             when the speaker falls silent.
         draft_after: Seconds of silence after which the list is decoded as if the utterance were over. It is thrown away
             if it is not: shorter is sooner, and wasted more often.
+        whole_up_to: Seconds of sound up to which the list of an utterance is decoded from all of it. A longer utterance
+            is decoded from its last cut on, which is sooner, but hears its beginning in no other way than the partials
+            did; 0 cuts every one.
 
     Raises:
         ValueError: If a value is not positive.
@@ -45,6 +50,7 @@ class StreamingOptions:
     partial_every: float = 0.4
     partial_share: float = 0.3
     draft_after: float = 0.032
+    whole_up_to: float = 10.0
 
     def __post_init__(self) -> None:
         if self.n_best < 1:
@@ -54,6 +60,8 @@ class StreamingOptions:
                 f"first_partial={self.first_partial}, partial_every={self.partial_every} and "
                 f"draft_after={self.draft_after} must be positive seconds"
             )
+        if not self.whole_up_to >= 0:
+            raise ValueError(f"whole_up_to={self.whole_up_to} must be 0 or more seconds; use 10.0")
         if not 0 < self.partial_share <= 1:
             raise ValueError(f"partial_share={self.partial_share} must be a share above 0, at most 1; use 0.3")
 
@@ -67,10 +75,11 @@ class StreamingRecognizer:
     As soon as a short silence begins, the utterance is decoded as if it were over, so that its list is usually there
     before the end is certain. If speech goes on, that decode only counts for the partials.
 
-    What was said long before need not be heard again: where the recogniser says when words were said, the sound is cut
-    between two committed ones, and those before the cut become the prompt (Macháček et al. 2023, as in `Agreement`).
-    What else they may have been stays in the list. If the rest does not begin with the words that were committed after
-    the cut, all is heard again: for a list at once, for partials by the next.
+    Partials, and the lists of long utterances (`whole_up_to`), do not decode the beginning again: where the recogniser
+    gives word times, the sound is cut between two committed words, and those before the cut become the prompt (Macháček
+    et al. 2023, as in `Agreement`). Other hypotheses of the beginning stay in the list. If the remainder does not begin
+    with the words that were committed after the cut, the whole utterance is decoded: for a list at once, for partials
+    by the next.
 
     Recognisers run in a thread of their own, one call at a time: `feed` never waits for them. A partial is asked for
     only when nothing else is being decoded. Everything is decided by the time in the stream, counted in samples; what
@@ -105,7 +114,7 @@ class StreamingRecognizer:
         self._segmenter = segmenter or Segmenter(endpoint=EndpointOptions())
         self._worker: Worker = ThreadWorker() if threaded else InlineWorker()
         self._utterance = Utterance()
-        self._finals: deque[Ended] = deque()
+        self._finals: deque[EndedUtterance] = deque()
         self._events: deque[StreamEvent | Exception] = deque()
         self._closed = False
 
@@ -120,10 +129,10 @@ class StreamingRecognizer:
             Exception: What the recogniser raised when it made a final list, in place of the `Final`; the stream may be
                 fed on. When it fails on a partial or a draft, that is logged and the final list is tried again.
         """
-        self._check()
-        self._follow(self._segmenter.feed(frame))
-        self._decode()
-        return self._told()
+        self._check_open()
+        self._apply_speech_events(self._segmenter.feed(frame))
+        self._schedule_decode()
+        return self._pop_events()
 
     def finish(self) -> tuple[StreamEvent, ...]:
         """The stream is over: end what is still being said, wait for its list, and close.
@@ -132,12 +141,12 @@ class StreamingRecognizer:
             ValueError: If the stream is closed.
             Exception: As `feed`; call `finish` again for the events after it.
         """
-        self._check()
-        self._follow(self._segmenter.finish())
+        self._check_open()
+        self._apply_speech_events(self._segmenter.finish())
         while self._finals:
             self._finals[0].wait()
-            self._collect()
-        events = self._told()
+            self._collect_results()
+        events = self._pop_events()
         if not self._events:
             self.close()
         return events
@@ -161,92 +170,102 @@ class StreamingRecognizer:
     ) -> None:
         self.close()
 
-    def _check(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise ValueError("the stream is closed; make another StreamingRecognizer for the next one")
 
-    def _follow(self, events: Sequence[SpeechEvent]) -> None:
+    def _apply_speech_events(self, events: Sequence[SpeechEvent]) -> None:
         for event in events:
-            self._collect()
+            self._collect_results()
             self._events.append(event)
             if isinstance(event, SpeechStarted):
                 self._utterance = Utterance(next_partial=event.at + self.options.first_partial)
             else:
-                self._ended(event)
+                self._end_utterance(event)
 
-    def _ended(self, event: SpeechEnded) -> None:
+    def _end_utterance(self, event: SpeechEnded) -> None:
         utterance, draft = self._utterance, self._utterance.draft
         # An utterance that was cut because it is too long may end before the silence that the draft was made in.
         usable = draft is not None and draft.silent_from <= event.end
         self._utterance = Utterance()
-        self._finals.append(Ended(event, utterance.known.agreement, draft if usable else None))
-        self._collect()
+        self._finals.append(EndedUtterance(event, utterance.state.agreement, draft if usable else None))
+        self._collect_results()
 
-    def _ready(self, ended: Ended) -> bool:
-        """See to the list of an utterance that is over; returns whether that is done."""
+    def _has_final_list(self, ended: EndedUtterance) -> bool:
+        """Whether the list of an ended utterance is decoded; submits the decode if there is none, or a draft failed."""
         if not ended.last_try and (ended.job is None or ended.job.error is not None):
             if ended.job is not None:
                 logger.warning("a draft failed and is decoded again: %s", ended.job.error)
             # From the beginning: what is known by now may be of the next utterance.
-            ended.job, ended.last_try = self._ask(self._recognizer, ended.event.audio, Utterance()), True
+            ended.job, ended.last_try = self._submit(self._recognizer, ended.event.audio, Utterance()), True
         assert ended.job is not None
         ended.job.needed = True
         return ended.job.done.is_set()
 
-    def _decode(self) -> None:
-        """Ask for what the present moment calls for: a draft in a silence, a partial in speech."""
+    def _schedule_decode(self) -> None:
+        """Submit the decode that is due: a draft in a silence, a partial during speech."""
         segmenter, utterance = self._segmenter, self._utterance
         if not segmenter.speaking:
             return
         if segmenter.silence == 0.0:
             utterance.draft = None  # speech goes on
-            falling = segmenter.voice < VOICED  # a partial that begins now would keep a draft waiting
+            falling = segmenter.voice < _VOICED  # a partial that begins now would keep a draft waiting
             if segmenter.seconds >= utterance.next_partial and not falling and not self._worker.busy:
-                took = utterance.partial.seconds if utterance.partial is not None else 0.0
-                pause = max(self.options.partial_every, took / self.options.partial_share)
+                decode_seconds = utterance.partial.seconds if utterance.partial is not None else 0.0
+                pause = max(self.options.partial_every, decode_seconds / self.options.partial_share)
                 utterance.next_partial = segmenter.seconds + pause
-                utterance.partial = self._ask(self._partials, segmenter.so_far(), utterance, again=False)
+                utterance.partial = self._submit(self._partials, segmenter.so_far(), utterance, partial=True)
                 utterance.decodes.append(utterance.partial)
         elif utterance.draft is None and segmenter.silence >= self.options.draft_after:
-            utterance.draft = self._ask(self._recognizer, segmenter.so_far(), utterance)
+            utterance.draft = self._submit(self._recognizer, segmenter.so_far(), utterance)
             utterance.decodes.append(utterance.draft)
 
-    def _ask(self, recognizer: Recognizer, audio: Audio, utterance: Utterance, *, again: bool = True) -> Job:
-        at, known, pending = self._segmenter.seconds, utterance.known.copy(), tuple(utterance.decodes)
-        decoded = partial(known.decoded, pending, recognizer, audio, self.options.n_best, again=again)
-        job = Job(decoded, at, at - self._segmenter.silence)
-        self._worker.ask(job)
+    def _submit(self, recognizer: Recognizer, audio: Audio, utterance: Utterance, *, partial: bool = False) -> Job:
+        """Have the audio of an utterance decoded, for a partial or for its list."""
+        at, options = self._segmenter.seconds, self.options
+        whole = not partial and audio.seconds <= options.whole_up_to
+        decode = functools.partial(
+            utterance.state.copy().decode,
+            tuple(utterance.decodes),
+            recognizer,
+            audio,
+            options.n_best,
+            whole=whole,
+            retry=not partial,
+        )
+        job = Job(decode, at, at - self._segmenter.silence)
+        self._worker.submit(job)
         return job
 
-    def _told(self) -> tuple[StreamEvent, ...]:
-        """The events up to an error; the error itself, if it is the next."""
-        self._collect()
+    def _pop_events(self) -> tuple[StreamEvent, ...]:
+        """Collect finished decodes and return the queued events up to the first error; raise that if it comes first."""
+        self._collect_results()
         if self._events and isinstance(self._events[0], Exception):
             error = self._events.popleft()
             assert isinstance(error, Exception)
             raise error
-        told: list[StreamEvent] = []
+        events: list[StreamEvent] = []
         while self._events and not isinstance(event := self._events[0], Exception):
-            told.append(event)
+            events.append(event)
             self._events.popleft()
-        return tuple(told)
+        return tuple(events)
 
-    def _collect(self) -> None:
-        """Turn what has been decoded into events."""
-        ready = [self._ready(ended) for ended in self._finals]  # asks for each, so none gives way to a later job
+    def _collect_results(self) -> None:
+        """Turn finished decodes into events."""
+        ready = [self._has_final_list(ended) for ended in self._finals]  # of each, so that all are marked as needed
         for _ in itertools.takewhile(bool, ready):
-            event = self._finals.popleft().told()
+            event = self._finals.popleft().result()
             if event is not None:
                 self._events.append(event)
         utterance = self._utterance
         while utterance.decodes and utterance.decodes[0].done.is_set():
-            self._heard(utterance.decodes.popleft(), utterance)
+            self._apply_result(utterance.decodes.popleft(), utterance)
 
-    def _heard(self, job: Job, utterance: Utterance) -> None:
+    def _apply_result(self, job: Job, utterance: Utterance) -> None:
         if job.error is not None:
             logger.warning("a decode on the way failed: %s", job.error)
         if job.transcript is not None and job is utterance.draft:
             self._events.append(Draft(job.transcript, job.at))
-        agreement = utterance.known.agreement
-        if utterance.known.hear(job):
+        agreement = utterance.state.agreement
+        if utterance.state.update(job):
             self._events.append(Partial(agreement.committed, agreement.tentative, job.at))

@@ -1,4 +1,4 @@
-"""The utterance under way: what is known of it, and where its sound may be cut, so that little is heard twice."""
+"""The state of the utterance under way: its agreed words, and the cut from which its audio is decoded."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ..lists.nbest import distinct, varied
+from ..lists.nbest import distinct, varied, word_key
 from ..sound.audio import Audio
 from ..sound.segments import SpeechEnded
 from ..transcript import Recognizer, Transcript, Word
-from .agreement import UNSPACED, Agreement, bare, matched, word_pieces
+from .agreement import UNSPACED, Agreement, aligned_prefix_length, split_words
 from .events import Final
 from .worker import Job
 
 logger = logging.getLogger(__name__)
 
-_HEARD_AGAIN = 1.0
-"""Seconds before now that every decode hears, however sure it is of the words in them,"""
-_OVERLAP = 2
-"""and committed words: they show whether the sound was cut between two words."""
-_SAVED = 0.5
-"""Seconds by which a later cut must shorten what is decoded."""
-_LEAST = 1e-4
-"""Of a word's probability, before its logarithm is taken."""
+_MIN_REMAINDER = 1.0
+"""Seconds at the end of the audio that are decoded every time, even if all their words are committed."""
+_OVERLAP_WORDS = 2
+"""Committed words behind a cut: the remainder must begin with them, or the cut went through a word."""
+_MIN_ADVANCE = 0.5
+"""Seconds by which a new cut must lie behind the one before."""
+_MIN_PROBABILITY = 1e-4
+"""Of a word, before its logarithm is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Where an utterance is decoded from.
+    """The point from which an utterance is decoded.
 
     Attributes:
-        at: Seconds from its beginning.
-        words: What was said before, with times.
+        at: Seconds from the beginning of the utterance.
+        words: The committed words before it, with times.
     """
 
     at: float = 0.0
@@ -45,34 +45,39 @@ class _Cut:
     def text(self) -> str:
         return " ".join(word.text for word in self.words)
 
-    def later(self, transcript: Transcript, committed: Sequence[str]) -> _Cut:
-        """The last cut between two committed words that leaves enough to hear; this one, if there is none."""
-        words = transcript.hypotheses[0].words
-        heard = word_pieces(transcript.text, transcript.language)
-        if len(words) != len(heard) or not _begins(heard, committed):
+    def advanced(self, transcript: Transcript, committed: Sequence[str]) -> _Cut:
+        """The last cut between two committed words that leaves enough to decode; this one, if there is none."""
+        timed = transcript.hypotheses[0].words
+        words = split_words(transcript.text, transcript.language)
+        if len(timed) != len(words) or not _starts_with(words, committed):
             return self
-        for count in range(len(committed) - _OVERLAP, len(self.words), -1):
-            at = (words[count - 1].end + words[count].start) / 2
-            if at - self.at < _SAVED:
+        for count in range(len(committed) - _OVERLAP_WORDS, len(self.words), -1):
+            at = (timed[count - 1].end + timed[count].start) / 2
+            if at - self.at < _MIN_ADVANCE:
                 return self
-            if at <= transcript.duration - _HEARD_AGAIN:
-                said = tuple(
-                    replace(word, text=piece.strip()) for word, piece in zip(words, committed[:count], strict=False)
+            if at <= transcript.duration - _MIN_REMAINDER:
+                before_cut = tuple(
+                    replace(word, text=text.strip()) for word, text in zip(timed, committed[:count], strict=False)
                 )
-                return _Cut(at, said)
+                return _Cut(at, before_cut)
         return self
 
-    def joined(self, rest: Transcript, earlier: Transcript, n_best: int) -> Transcript:
-        """A list of the whole utterance, from the list of what comes after the cut.
+    def joined(self, remainder: Transcript, previous: Transcript, n_best: int) -> Transcript:
+        """The list of the whole utterance, from the list of the audio after the cut.
 
-        All its hypotheses begin alike; each word of the beginning counts as one token. Each other beginning that the
-        earlier list had gets the best ending, and is as much less probable than this one as it was there.
+        All its hypotheses begin with the words before the cut, each of which counts as one token. Each other beginning
+        in the previous list is added with the best ending, as much less probable than this one as it was there.
+
+        Args:
+            remainder: The list of the audio after the cut.
+            previous: The last list of the whole utterance.
+            n_best: How many hypotheses at most.
         """
-        log_prob = math.fsum(math.log(max(word.probability, _LEAST)) for word in self.words)
+        log_prob = math.fsum(math.log(max(word.probability, _MIN_PROBABILITY)) for word in self.words)
         shifted = [
-            replace(word, start=word.start + self.at, end=word.end + self.at) for word in rest.hypotheses[0].words
+            replace(word, start=word.start + self.at, end=word.end + self.at) for word in remainder.hypotheses[0].words
         ]
-        listed = [
+        hypotheses = [
             replace(
                 h,
                 text=f"{self.text} {h.text}",
@@ -80,92 +85,121 @@ class _Cut:
                 n_tokens=h.n_tokens + len(self.words),
                 words=(*self.words, *shifted) if h.words else (),
             )
-            for h in rest.hypotheses
+            for h in remainder.hypotheses
         ]
-        known = word_pieces(self.text, rest.language)
+        before_cut = split_words(self.text, remainder.language)
         beginnings: dict[str, float] = {}
-        for h in earlier.hypotheses:
-            pieces = word_pieces(h.text, rest.language)
-            beginning = "".join(pieces[: matched(known, pieces)]).strip()
+        for h in previous.hypotheses:
+            words = split_words(h.text, remainder.language)
+            beginning = "".join(words[: aligned_prefix_length(before_cut, words)]).strip()
             beginnings[beginning] = max(h.log_prob, beginnings.get(beginning, h.log_prob))
-        same = [score for text, score in beginnings.items() if bare(text) == bare(self.text)]
+        same = [score for text, score in beginnings.items() if word_key(text) == word_key(self.text)]
         highest = max(same or beginnings.values())
-        best, ending = listed[0], rest.hypotheses[0].text
-        listed += [
+        best, ending = hypotheses[0], remainder.hypotheses[0].text
+        hypotheses += [
             replace(best, text=f"{text} {ending}", log_prob=best.log_prob + min(0.0, score - highest), words=())
             for text, score in beginnings.items()
-            if text and bare(text) != bare(self.text)
+            if text and word_key(text) != word_key(self.text)
         ]
-        hypotheses = varied(distinct(listed, language=rest.language), n_best, language=rest.language)
-        return replace(rest, hypotheses=hypotheses)
+        language = remainder.language
+        return replace(remainder, hypotheses=varied(distinct(hypotheses, language=language), n_best, language=language))
 
 
 @dataclass(slots=True)
-class Known:
-    """What the decodes of an utterance have found out so far."""
+class DecodingState:
+    """What the finished decodes of an utterance have established.
+
+    Attributes:
+        agreement: The committed and the tentative words.
+        latest: The last list of the whole utterance; None before the first.
+        cut: Where the next decode may begin.
+    """
 
     agreement: Agreement = field(default_factory=Agreement)
     latest: Transcript | None = None
     cut: _Cut = field(default_factory=_Cut)
 
-    def copy(self) -> Known:
-        """What is known at this moment, for another thread."""
-        return Known(copy.deepcopy(self.agreement), self.latest, self.cut)
+    def copy(self) -> DecodingState:
+        """A snapshot for another thread."""
+        return DecodingState(copy.deepcopy(self.agreement), self.latest, self.cut)
 
-    def hear(self, job: Job) -> bool:
-        """Take the next decode, which is done; returns whether the words have changed."""
+    def update(self, job: Job) -> bool:
+        """Take the result of the next finished decode; returns whether the words have changed."""
         transcript = job.transcript
         if job.misfit:
             self.cut = _Cut()
         if transcript is None or not transcript.is_speech:
             return False
-        changed = self.agreement.hear(transcript.text, transcript.language)
+        changed = self.agreement.update(transcript.text, transcript.language)
         self.latest = transcript
         if transcript.language not in UNSPACED:
-            self.cut = self.cut.later(transcript, self.agreement.pieces)
+            self.cut = self.cut.advanced(transcript, self.agreement.committed_words)
         return changed
 
-    def decoded(
-        self, pending: Sequence[Job], recognizer: Recognizer, audio: Audio, n_best: int, *, again: bool
+    def decode(
+        self, pending: Sequence[Job], recognizer: Recognizer, audio: Audio, n_best: int, *, whole: bool, retry: bool
     ) -> Transcript | None:
-        """The list of the utterance so far; runs in the thread of the recogniser, when the pending ones are done.
+        """The list of the utterance so far; runs in the recogniser's thread, after the pending jobs.
+
+        Args:
+            pending: Jobs of this utterance that were submitted before this call.
+            recognizer: Decodes.
+            audio: The utterance so far.
+            n_best: How many hypotheses at most.
+            whole: Whether to decode from the beginning even where there is a cut.
+            retry: Whether to decode from the beginning if the cut does not fit.
 
         Returns:
-            Nothing, if the cut does not fit and the sound is not to be heard `again` from its beginning.
+            None, if the cut does not fit and there is no retry.
         """
         for job in pending:
-            self.hear(job)
+            self.update(job)
         cut, latest = self.cut, self.latest
-        if cut.words and latest is not None:
-            rest = recognizer.transcribe(audio.slice(cut.at, audio.seconds), n_best=n_best, prompt=cut.text)
-            expected = self.agreement.pieces[len(cut.words) : -1][:_OVERLAP]
-            if rest.is_speech and _begins(word_pieces(rest.text, rest.language), expected):
-                return replace(cut.joined(rest, latest, n_best), duration=audio.seconds)
+        if cut.words and latest is not None and not whole:
+            remainder = recognizer.transcribe(audio.slice(cut.at, audio.seconds), n_best=n_best, prompt=cut.text)
+            expected = self.agreement.committed_words[len(cut.words) : -1][:_OVERLAP_WORDS]
+            if remainder.is_speech and _starts_with(split_words(remainder.text, remainder.language), expected):
+                return replace(cut.joined(remainder, latest, n_best), duration=audio.seconds)
             logger.debug("the cut at %.2f s does not fit", cut.at)
-            if not again:
+            if not retry:
                 return None
         return recognizer.transcribe(audio, n_best=n_best)
 
 
-def _begins(pieces: Sequence[str], with_: Sequence[str]) -> bool:
+def _starts_with(words: Sequence[str], prefix: Sequence[str]) -> bool:
     """Whether words begin with others, case and punctuation aside."""
-    return [bare(piece) for piece in pieces[: len(with_)]] == [bare(piece) for piece in with_]
+    return [word_key(word) for word in words[: len(prefix)]] == [word_key(word) for word in prefix]
 
 
 @dataclass(slots=True)
 class Utterance:
-    """The utterance under way."""
+    """The utterance under way.
+
+    Attributes:
+        next_partial: Seconds of the stream from which on the next partial is decoded.
+        state: What its finished decodes have established.
+        partial: The last decode for a partial.
+        draft: The decode of its list in the present silence; None while speech goes on.
+        decodes: The jobs whose results have not been applied, oldest first.
+    """
 
     next_partial: float = 0.0
-    known: Known = field(default_factory=Known)
+    state: DecodingState = field(default_factory=DecodingState)
     partial: Job | None = None
     draft: Job | None = None
     decodes: deque[Job] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
-class Ended:
-    """An utterance that is over, and the call that makes its list."""
+class EndedUtterance:
+    """An utterance that is over, and the job that decodes its list.
+
+    Attributes:
+        event: Its audio and times.
+        agreement: Its committed words.
+        job: None until the list is asked for.
+        last_try: Whether a failure of the job is final.
+    """
 
     event: SpeechEnded
     agreement: Agreement
@@ -173,12 +207,12 @@ class Ended:
     last_try: bool = False
 
     def wait(self) -> None:
-        """Wait until the list is made."""
+        """Wait until the list is decoded."""
         assert self.job is not None
         self.job.done.wait()
 
-    def told(self) -> Final | Exception | None:
-        """Nothing, if the stream was closed before the call began."""
+    def result(self) -> Final | Exception | None:
+        """The final event, or the recogniser's error; None if the stream was closed before the decode began."""
         job, event = self.job, self.event
         if job is None or job.transcript is None:
             return job.error if job else None

@@ -14,21 +14,27 @@ logger = logging.getLogger(__name__)
 
 
 class Job:
-    """One call of a recogniser."""
+    """One call of a recogniser, and its result once it has run.
+
+    Args:
+        work: Makes the call; returns None if the cut that it decodes from does not fit.
+        at: Seconds of the stream up to which the audio of the call reaches.
+        silent_from: Seconds of the stream at which the last speech in it ends.
+    """
 
     def __init__(self, work: Callable[[], Transcript | None], at: float, silent_from: float) -> None:
         self._work = work
         self.at = at
         self.silent_from = silent_from
-        self.needed = False
-        self.misfit = False  # the sound was cut where it should not be
-        self.seconds = 0.0  # of work, where the stream does not wait for it
+        self.needed = False  # a job that is needed is not dropped for a newer one
+        self.misfit = False  # the decode after the cut does not continue the committed words
+        self.seconds = 0.0  # that the call took in a thread; 0 if it was made inline
         self.transcript: Transcript | None = None
         self.error: Exception | None = None
         self.done = threading.Event()
 
     def run(self) -> None:
-        """Make the call, and keep what it returns or raises."""
+        """Make the call, and store its transcript or its error."""
         try:
             self.transcript = self._work()
             self.misfit = self.transcript is None
@@ -47,22 +53,22 @@ class Worker(Protocol):
         """Whether a job is running or waiting."""
         ...
 
-    def ask(self, job: Job) -> None:
-        """Have a job run."""
+    def submit(self, job: Job) -> None:
+        """Run a job, now or later."""
         ...
 
     def close(self) -> None:
-        """Run nothing more."""
+        """Run no further jobs."""
         ...
 
 
 class InlineWorker:
-    """Runs a job when it is asked for."""
+    """Runs each job at once, in the thread that submits it."""
 
     busy = False
 
-    def ask(self, job: Job) -> None:
-        """Run it now."""
+    def submit(self, job: Job) -> None:
+        """Run a job at once."""
         job.run()
 
     def close(self) -> None:
@@ -70,7 +76,7 @@ class InlineWorker:
 
 
 class ThreadWorker:
-    """Runs jobs in a thread. A job that waits gives way to a newer one, unless its answer is needed."""
+    """Runs jobs in one background thread; a waiting job is dropped for a newer one unless its result is needed."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -84,20 +90,20 @@ class ThreadWorker:
         with self._change:
             return self._running or bool(self._waiting)
 
-    def ask(self, job: Job) -> None:
-        """Put a job behind those whose answer is needed; others that wait are dropped."""
+    def submit(self, job: Job) -> None:
+        """Queue a job behind those whose result is needed, and drop the other waiting ones."""
         with self._change:
-            for stale in [other for other in self._waiting if not other.needed]:
+            for stale in [waiting for waiting in self._waiting if not waiting.needed]:
                 self._waiting.remove(stale)
                 stale.done.set()
             self._waiting.append(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="vivavoce-recognizer", daemon=True)
+                self._thread = threading.Thread(target=self._run_jobs, name="vivavoce-recognizer", daemon=True)
                 self._thread.start()
             self._change.notify()
 
     def close(self) -> None:
-        """Drop what waits, and wait for what runs."""
+        """Drop the waiting jobs, and wait for the running one."""
         with self._change:
             self._closed = True
             for job in self._waiting:
@@ -107,7 +113,7 @@ class ThreadWorker:
         if self._thread is not None:
             self._thread.join()
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while True:
             with self._change:
                 self._running = False

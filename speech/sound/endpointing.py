@@ -1,4 +1,4 @@
-"""How long a silence lasts before it is taken for the end, learnt from the pauses that this speaker makes."""
+"""Endpointing: how much silence ends an utterance, adapted to the pauses that the speaker makes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DEVIATIONS = 4
 
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
-    """How long to wait for somebody to go on.
+    """Bounds of the silence that ends an utterance.
 
     Attributes:
         min_delay: Seconds of silence that end an utterance at the earliest.
@@ -43,11 +43,11 @@ class EndpointOptions:
 
 
 class Endpointing:
-    """The delay that is right for one speaker: mean plus four mean deviations of his pauses, within the limits.
+    """The endpoint delay of one speaker: mean plus four mean deviations of the pauses, within the limits.
 
     The rule is that of TCP for the time after which an answer counts as lost (Jacobson 1988, "Congestion avoidance and
     control"; RFC 6298): exponential means, of the pauses with gain 1/8 and of their distance from the mean with gain
-    1/4. Both cost a word of memory, follow a speaker who tires, and four deviations leave few pauses outside.
+    1/4. Both cost a number of memory and follow a speaker who tires, and four deviations leave few pauses outside.
 
     Args:
         options: The limits.
@@ -62,8 +62,8 @@ class Endpointing:
     def delay(self) -> float:
         """Seconds of silence after which the speaker is taken to have finished."""
         options = self.options
-        wanted = options.first_delay if self._mean is None else self._mean + _DEVIATIONS * self._deviation
-        return min(options.max_delay, max(options.min_delay, wanted))
+        delay = options.first_delay if self._mean is None else self._mean + _DEVIATIONS * self._deviation
+        return min(options.max_delay, max(options.min_delay, delay))
 
     def resumed(self, pause: float) -> None:
         """The speaker went on after `pause` seconds of silence, whether or not that was taken for the end.

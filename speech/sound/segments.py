@@ -1,4 +1,4 @@
-"""Where in a stream of sound somebody speaks."""
+"""Speech segments: where in a recording or a live stream somebody speaks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class VadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of speech.
+    """A segment of speech.
 
     Attributes:
         start: Seconds from the beginning of the sound.
@@ -75,7 +75,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Speech to be recognised at once.
+    """Speech that a recogniser decodes in one call.
 
     Attributes:
         audio: 16 kHz.
@@ -92,7 +92,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """Somebody began to speak.
+    """An utterance began.
 
     Attributes:
         at: Seconds from the beginning of the stream, padding included.
@@ -103,7 +103,7 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """Somebody spoke and has stopped.
+    """An utterance is over.
 
     Attributes:
         audio: What was said, with padding before and after; 16 kHz.
@@ -122,7 +122,7 @@ SpeechEvent: TypeAlias = SpeechStarted | SpeechEnded
 def speech_segments(
     audio: Audio, detector: VoiceDetector | None = None, options: VadOptions | None = None
 ) -> tuple[Segment, ...]:
-    """Where somebody speaks in a recording.
+    """The speech segments of a recording.
 
     Args:
         audio: Any rate and length.
@@ -133,9 +133,9 @@ def speech_segments(
     detector.reset()
     tracker = _Tracker(options or VadOptions())
     samples = audio.resampled(SPEECH_RATE).samples
-    found = [tracker.push(p) for p in _probabilities(detector, samples)]
-    found.append(tracker.finish(len(samples)))
-    return tuple(span.segment for span in found if span)
+    spans = [tracker.push(probability) for probability in _probabilities(detector, samples)]
+    spans.append(tracker.finish(len(samples)))
+    return tuple(span.segment for span in spans if span)
 
 
 def speech_windows(
@@ -165,22 +165,22 @@ def speech_windows(
     """
     detector.reset()
     tracker, recording = _Tracker(options), _Recording()
-    packing = _Packing(recording, *(round(s * SPEECH_RATE) for s in (longest, longest_pause, slow, slow_pause)))
+    packer = _WindowPacker(recording, *(round(s * SPEECH_RATE) for s in (longest, longest_pause, slow, slow_pause)))
     for block in blocks:
         for probability in _probabilities(detector, recording.extend(block.samples)):
-            yield from packing.add(tracker.push(probability))
-        recording.forget(tracker.begin - packing.kept)
+            yield from packer.add(tracker.push(probability))
+        recording.forget(tracker.begin - packer.longest_gap)
     for probability in _probabilities(detector, recording.tail):
-        yield from packing.add(tracker.push(probability))
-    yield from packing.add(tracker.finish(recording.length))
-    yield from packing.flush()
+        yield from packer.add(tracker.push(probability))
+    yield from packer.add(tracker.finish(recording.length))
+    yield from packer.flush()
 
 
 class Segmenter:
     """Turns the frames of a live stream into `SpeechStarted` and `SpeechEnded`.
 
     Time is counted in frames received. An utterance's audio begins `padding` seconds before the first of the speech, so
-    that no soft onset is lost. What is over is forgotten at once.
+    that no soft onset is lost. What is over is dropped from memory at once.
 
     Args:
         detector: Default: Silero. It belongs to this stream from now on.
@@ -209,10 +209,10 @@ class Segmenter:
         self._tracker = _Tracker(options)
         self._recording = _Recording()
         self._speaking = False
-        self._voice = 0.0
+        self._probability = 0.0
         self._delay = options.min_silence
         self._endpointing = Endpointing(endpoint) if endpoint else None
-        self._wait()
+        self._set_patience()
 
     @property
     def seconds(self) -> float:
@@ -232,7 +232,7 @@ class Segmenter:
     @property
     def voice(self) -> float:
         """The detector's probability of the last frame, which falls before a silence is counted."""
-        return self._voice
+        return self._probability
 
     @property
     def delay(self) -> float:
@@ -240,25 +240,25 @@ class Segmenter:
         return self._delay if self._endpointing is None else self._endpointing.delay
 
     def so_far(self) -> Audio:
-        """The utterance under way, up to the last frame fed; no samples between utterances."""
+        """The audio of the utterance under way, up to the last frame fed; empty between utterances."""
         if not self._speaking:
             return Audio.silence(0)
         return Audio(self._recording.cut(self._tracker.begin, self._recording.length), SPEECH_RATE)
 
     def feed(self, frame: Samples) -> tuple[SpeechEvent, ...]:
-        """Hear one frame, float32, 16 kHz, shape (512,), and say what it changed."""
+        """Process one frame, float32, 16 kHz, shape (512,), and return the events that it causes."""
         self._recording.extend(np.array(frame, dtype=np.float32))  # a copy: the caller may fill its buffer again
         silence = self._tracker.silence
-        self._voice = self._detector.probability(frame)
-        events = self._told(self._tracker.push(self._voice))
+        self._probability = self._detector.probability(frame)
+        events = self._speech_events(self._tracker.push(self._probability))
         if self._speaking and self._tracker.silence < silence:
-            self._resumed(silence)
+            self._learn_pause(silence)
         self._recording.forget(self._tracker.begin)
         return events
 
     def finish(self) -> tuple[SpeechEvent, ...]:
-        """The stream is over: end what is still being said."""
-        return self._told(self._tracker.finish(self._recording.length))
+        """End the stream, and the utterance under way with it."""
+        return self._speech_events(self._tracker.finish(self._recording.length))
 
     def walk(self, frames: Iterable[Samples]) -> Iterator[SpeechEvent]:
         """Feed all frames, then finish."""
@@ -266,7 +266,8 @@ class Segmenter:
             yield from self.feed(frame)
         yield from self.finish()
 
-    def _told(self, span: _Span | None) -> tuple[SpeechEvent, ...]:
+    def _speech_events(self, span: _Span | None) -> tuple[SpeechEvent, ...]:
+        """The events of a frame, after which the tracker may have finished a span or begun another one."""
         events: list[SpeechEvent] = []
         if span is not None:
             if not self._speaking:
@@ -278,20 +279,21 @@ class Segmenter:
             events.append(SpeechStarted(self._tracker.begin / SPEECH_RATE))
             self._speaking = True
             if self._tracker.gap is not None:  # if it was short, the utterance before was ended in a pause
-                self._resumed(self._tracker.gap)
+                self._learn_pause(self._tracker.gap)
         return tuple(events)
 
-    def _resumed(self, pause: int) -> None:
+    def _learn_pause(self, pause: int) -> None:
+        """Adapt the endpoint to a pause of so many frames, after which the speaker went on."""
         if self._endpointing is not None:
             self._endpointing.resumed(pause * FRAME / SPEECH_RATE)
-            self._wait()
+            self._set_patience()
 
-    def _wait(self) -> None:
+    def _set_patience(self) -> None:
         self._tracker.patience = _frames(self.delay)
 
 
 def _probabilities(detector: VoiceDetector, samples: Samples) -> Iterable[float]:
-    """The detector's answer for each frame of `samples`; the last frame is filled up with zeros."""
+    """Speech probability of each frame of `samples`; the last frame is filled up with zeros."""
     if not len(samples):
         return ()
     frames = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
@@ -302,7 +304,7 @@ def _probabilities(detector: VoiceDetector, samples: Samples) -> Iterable[float]
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A finished stretch of speech in samples, padding included."""
+    """A finished segment in samples, padding included."""
 
     start: int
     end: int
@@ -314,7 +316,7 @@ class _Span:
 
 
 class _Tracker:
-    """The state machine behind all of the above: speech probabilities in, finished spans out."""
+    """The state machine of voice activity: takes a probability for each frame, returns the spans that it finishes."""
 
     def __init__(self, options: VadOptions) -> None:
         self._options = options
@@ -323,18 +325,18 @@ class _Tracker:
         """Frames of silence that end the speech."""
         self._max_speech = _frames(options.max_speech)
         self._padding = round(options.padding * SPEECH_RATE)
-        self._frame = 0  # frames heard
+        self._frame = 0  # frames received
         self._first: int | None = None  # frame at which the present speech began
         self._quiet: int | None = None  # frame at which it may have ended
-        self._heard: list[float] = []  # its probabilities
-        self._free = 0  # samples up to here belong to a span already
+        self._probabilities: list[float] = []  # of its frames
+        self._spent = 0  # samples up to here belong to a finished span
         self._last: int | None = None  # frame at which the speech of the last span ended
 
     @property
     def begin(self) -> int:
         """Sample at which the present speech begins, padding included; where it could begin if there is none."""
         first = self._frame if self._first is None else self._first
-        return max(self._free, first * FRAME - self._padding)
+        return max(self._spent, first * FRAME - self._padding)
 
     @property
     def speaking(self) -> bool:
@@ -350,23 +352,24 @@ class _Tracker:
 
     @property
     def gap(self) -> int | None:
-        """Frames of silence between the last span and the present speech."""
+        """Frames of silence between the last span and the present speech; None without either."""
         return None if self._first is None or self._last is None else self._first - self._last
 
     def push(self, probability: float) -> _Span | None:
+        """Take the probability of the next frame; returns the span that it finishes."""
         self._frame += 1
         if self._first is None:
             if probability < self._options.threshold:
                 return None
-            self._first, self._quiet, self._heard = self._frame - 1, None, []
-        self._heard.append(probability)
+            self._first, self._quiet, self._probabilities = self._frame - 1, None, []
+        self._probabilities.append(probability)
         if probability >= self._options.threshold:
             self._quiet = None
         elif probability < self._options.release and self._quiet is None:
             self._quiet = self._frame - 1
         if self._quiet is not None and self._frame - self._quiet >= self.patience:
             return self._end(self._quiet, self._quiet * FRAME + self._padding)
-        return self._cut() if len(self._heard) >= self._max_speech else None
+        return self._cut() if len(self._probabilities) >= self._max_speech else None
 
     def finish(self, length: int) -> _Span | None:
         """End at the last sample of a stream of `length` samples."""
@@ -376,28 +379,28 @@ class _Tracker:
         return self._end(last, min(length, last * FRAME + self._padding))
 
     def _cut(self) -> _Span | None:
-        """Part speech that goes on for too long where a pause is likeliest, in its last third."""
+        """Split speech that lasts too long at its least probable frame within the last third."""
         assert self._first is not None
-        later = len(self._heard) * 2 // 3
-        at = later + int(np.argmin(self._heard[later:]))
-        first, quiet, rest = self._first + at, self._quiet, self._heard[at:]
+        last_third = len(self._probabilities) * 2 // 3
+        at = last_third + int(np.argmin(self._probabilities[last_third:]))
+        first, quiet, remaining = self._first + at, self._quiet, self._probabilities[at:]
         span = self._end(first, first * FRAME)
-        self._first, self._heard = first, rest
+        self._first, self._probabilities = first, remaining
         self._quiet = None if quiet is None else max(quiet, first)
         return span
 
     def _end(self, last: int, end: int) -> _Span | None:
         assert self._first is not None
         start, count = self.begin, last - self._first
-        heard, self._first, self._quiet, self._heard = self._heard[:count], None, None, []
+        probabilities, self._first, self._quiet, self._probabilities = self._probabilities[:count], None, None, []
         if count < self._min_speech:
             return None
-        self._free, self._last = end, last
-        return _Span(start, end, float(np.mean(heard)))
+        self._spent, self._last = end, last
+        return _Span(start, end, float(np.mean(probabilities)))
 
 
 class _Recording:
-    """The part of a stream that may still be needed, addressed by the stream's sample numbers."""
+    """A buffer of the latest samples of a stream, addressed by their positions in the stream."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -410,13 +413,13 @@ class _Recording:
         """Append samples; returns the frames that they complete, as samples."""
         self._chunks.append(samples)
         self.length += len(samples)
-        waiting = np.concatenate([self.tail, samples])
-        whole = len(waiting) // FRAME * FRAME
-        self.tail = waiting[whole:]
-        return waiting[:whole]
+        unframed = np.concatenate([self.tail, samples])
+        complete = len(unframed) // FRAME * FRAME
+        self.tail = unframed[complete:]
+        return unframed[:complete]
 
     def forget(self, before: int) -> None:
-        """Drop the chunks that lie wholly before a sample."""
+        """Drop the chunks that end before a position of the stream."""
         while self._chunks and self._begin + len(self._chunks[0]) <= before:
             self._begin += len(self._chunks.popleft())
 
@@ -425,39 +428,42 @@ class _Recording:
         return np.concatenate(self._chunks)[start - self._begin : end - self._begin].copy()
 
 
-class _Packing:
+class _WindowPacker:
     """Collects spans into windows of at most `longest` samples."""
 
     def __init__(self, recording: _Recording, longest: int, longest_pause: int, slow: int, slow_pause: int) -> None:
-        self.kept = max(longest_pause, slow_pause)
+        self.longest_gap = max(longest_pause, slow_pause)
         self._recording = recording
         self._longest, self._longest_pause = longest, longest_pause
         self._slow, self._slow_pause = slow, slow_pause
-        self._parts: list[Samples] = []
+        self._chunks: list[Samples] = []
         self._start = self._end = 0
         self._probability = 0.0
 
     def add(self, span: _Span | None) -> Iterator[Window]:
+        """Take the next span, if there is one; yields the window that cannot hold it."""
         if span is None:
             return
-        start = self._end if self._parts else span.start
+        start = self._end if self._chunks else span.start
         pause = self._slow_pause if span.end - self._start <= self._slow else self._longest_pause
         if span.start - start > pause or span.end - self._start > self._longest:
             yield from self.flush()
             start = span.start
-        if not self._parts:
+        if not self._chunks:
             self._start = start
-        self._parts.append(self._recording.cut(start, span.end))
+        self._chunks.append(self._recording.cut(start, span.end))
         self._end = span.end
         self._probability = max(self._probability, span.probability)
 
     def flush(self) -> Iterator[Window]:
-        if self._parts:
-            audio = Audio(np.concatenate(self._parts), SPEECH_RATE)
+        """Yield the window under way, if it has speech in it."""
+        if self._chunks:
+            audio = Audio(np.concatenate(self._chunks), SPEECH_RATE)
             window = Window(audio, self._start / SPEECH_RATE, self._end / SPEECH_RATE, self._probability)
-            self._parts, self._probability = [], 0.0
+            self._chunks, self._probability = [], 0.0
             yield window
 
 
 def _frames(seconds: float) -> int:
+    """The least number of frames that last so long, at least one."""
     return max(1, math.ceil(seconds * SPEECH_RATE / FRAME))

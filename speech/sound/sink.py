@@ -1,4 +1,4 @@
-"""Where sound goes: a file that grows while an assistant speaks."""
+"""Writing speech to a WAV file, piece by piece, while it is synthesised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where sound comes from: the walk of frames that a conversation hears."""
+"""Frames and blocks of a recording, decoded as they are read."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def frames(source: Audio | str | os.PathLike[str], seconds: float = 0.032) -> It
     size = round(seconds * SPEECH_RATE)
     if size < 1:
         raise ValueError(f"a frame of {seconds} s holds no sample; use 0.032")
-    rest = np.zeros(0, dtype=np.float32)
+    pending = np.zeros(0, dtype=np.float32)
     for block in speech_blocks(source):
-        rest = np.concatenate([rest, block.samples])
-        whole = len(rest) // size * size
-        yield from rest[:whole].reshape(-1, size)
-        rest = rest[whole:]
-    if len(rest):
-        yield np.pad(rest, (0, size - len(rest)))
+        pending = np.concatenate([pending, block.samples])
+        complete = len(pending) // size * size
+        yield from pending[:complete].reshape(-1, size)
+        pending = pending[complete:]
+    if len(pending):
+        yield np.pad(pending, (0, size - len(pending)))
 
 
 def speech_blocks(source: Audio | str | os.PathLike[str]) -> Iterator[Audio]:

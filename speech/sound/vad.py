@@ -1,4 +1,4 @@
-"""Is this frame speech? Voice activity detection."""
+"""Voice activity detection: the probability of speech in each frame."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .audio import Samples
 FRAME = 512
 """Samples per frame: 32 ms at 16 kHz."""
 
-_CONTEXT = 64
-_LEAD = 4  # frames of silence before the first one of a stream
+_CONTEXT = 64  # samples of the frame before that the model sees with each frame
+_LEAD = 4  # frames of silence fed before the first one of a stream
 # Larger blocks are not faster, and this one keeps what a call allocates below a few MB.
 _FRAMES_PER_CALL = 256
 
 
 class VoiceDetector(Protocol):
-    """Hears one stream, frame by frame.
+    """Gives the probability of speech in each frame of one stream.
 
-    Detectors are cheap to copy: `copy.copy(detector)` followed by `reset()` must hear another stream without touching
-    this one's state. That is how a recogniser serves several threads with the one detector that it was given.
+    Detectors are cheap to copy: `copy.copy(detector)` followed by `reset()` must follow another stream without
+    touching this one's state. That is how a recogniser serves several threads with the one detector that it was given.
     """
 
     def probability(self, frame: Samples) -> float:
@@ -32,7 +32,7 @@ class VoiceDetector(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget what was heard; the next frame begins a new stream."""
+        """Clear the state; the next frame begins a new stream."""
         ...
 
 
@@ -49,19 +49,19 @@ class SileroDetector:
     """Silero VAD (https://github.com/snakers4/silero-vad), from the weights inside the `silero-vad` wheel.
 
     Runs the wheel's sequence model in ONNX Runtime on one thread, without torch: 0.05 ms per frame, and the same
-    numbers whether frames come one by one or together. A stream is heard as if an eighth of a second of silence came
-    before it: without that lead the model misses one in eight single words cut close.
+    numbers whether frames come one by one or together. Each stream starts behind an eighth of a second of
+    silence: without that lead the model misses one in eight single words cut close.
 
     Raises:
         ModelError: If the weights are not there or ONNX Runtime does not take them.
     """
 
     def __init__(self) -> None:
-        self._session = _silero()
+        self._session = _silero_session()
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was heard; the next frame begins a new stream."""
+        """Clear the state; the next frame begins a new stream."""
         # The state is replaced by each call and never written into, so copies of a detector do not share it.
         self._hidden = self._cell = np.zeros((1, 1, 128), dtype=np.float32)
         self._context = np.zeros(_CONTEXT, dtype=np.float32)
@@ -88,20 +88,20 @@ class SileroDetector:
         """
         if frames.ndim != 2 or frames.shape[1] != FRAME:
             raise ValueError(f"frames have shape (n, {FRAME}), not {frames.shape}; cut the sound with speech.frames")
-        parts = [np.zeros(0, dtype=np.float32)]
+        probabilities = [np.zeros(0, dtype=np.float32)]
         for first in range(0, len(frames), _FRAMES_PER_CALL):
             block = frames[first : first + _FRAMES_PER_CALL]
             # The model sees each frame behind the last 4 ms of the one before.
             contexts = np.concatenate([self._context[None], block[:-1, -_CONTEXT:]])
-            feed = {"input": np.concatenate([contexts, block], axis=1), "h": self._hidden, "c": self._cell}
-            probabilities, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], feed)
+            inputs = {"input": np.concatenate([contexts, block], axis=1), "h": self._hidden, "c": self._cell}
+            outputs, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
             self._context = block[-1, -_CONTEXT:].copy()
-            parts.append(probabilities.reshape(-1))
-        return np.concatenate(parts)
+            probabilities.append(outputs.reshape(-1))
+        return np.concatenate(probabilities)
 
 
 @functools.cache
-def _silero() -> Any:
+def _silero_session() -> Any:
     from importlib.util import find_spec
 
     import onnxruntime

@@ -63,8 +63,8 @@ class HibariSynthesizer:
         for sentence in sentences([speakable(text)]):
             # The lock is free at each yield: whoever stops listening half-way must not silence everybody else.
             with self._lock:
-                read = self._hibari.phonemize(sentence)
-            for phonemes in read:
+                phrases = self._hibari.phonemize(sentence)
+            for phonemes in phrases:
                 # Dots and dashes alone have phonemes too, and would be a breath.
                 if any(sign.isalpha() for sign in phonemes):
                     with self._lock:
@@ -105,6 +105,6 @@ def speakable(text: str) -> str:
         >>> speakable("A **flat white** is 3.50 [menu.md].")
         'A flat white is 3.50.'
     """
-    for pattern, said in _UNSPOKEN:
-        text = pattern.sub(said, text)
+    for pattern, replacement in _UNSPOKEN:
+        text = pattern.sub(replacement, text)
     return text.strip()

@@ -138,7 +138,7 @@ def test_noise_that_the_detector_takes_for_a_voice_is_refused_by_whisper(whisper
 
 
 def test_log_prob_is_the_sum_over_tokens_the_end_included(whisper, order):
-    encoding = whisper._encode(next(whisper._looks(order.samples)))
+    encoding = whisper._encode(next(whisper._spectrograms(order.samples)))
     prompt = whisper._tokens.start("en")
     result = whisper._model.generate(
         encoding, [prompt], beam_size=1, length_penalty=0.0, return_scores=True, return_logits_vocab=True

@@ -30,7 +30,7 @@ from vivavoce.speech import (
 from vivavoce.speech.live.agreement import Agreement
 from vivavoce.speech.live.events import Draft, Final, Partial
 from vivavoce.speech.live.recognizer import StreamingOptions, StreamingRecognizer
-from vivavoce.speech.live.utterance import Known
+from vivavoce.speech.live.utterance import DecodingState
 from vivavoce.speech.live.worker import Job
 from vivavoce.speech.testing import FakeDetector, FakeRecognizer
 
@@ -117,8 +117,8 @@ def test_a_final_list_may_contradict_the_partials_and_says_so():
 
 def test_languages_without_blanks_commit_signs():
     agreement = Agreement()
-    agreement.hear("我想要一杯", "zh")
-    agreement.hear("我想要一杯咖啡。", "zh")
+    agreement.update("我想要一杯", "zh")
+    agreement.update("我想要一杯咖啡。", "zh")
     assert (agreement.committed, agreement.tentative) == ("我想要一杯", "咖啡。")
 
 
@@ -130,7 +130,7 @@ def test_a_decode_that_changes_committed_words_is_aligned_with_them():
         "Goodbye my friend and thanks",
         "Goodbye my friend and thank you",
     ):
-        agreement.hear(text, "en")
+        agreement.update(text, "en")
     assert agreement.committed == "good bye my friend and"
     assert agreement.tentative == " thank you"
 
@@ -144,13 +144,13 @@ def test_what_is_committed_never_changes(texts, language):
     agreement = Agreement()
     committed = [""]
     for text in texts:
-        agreement.hear(text, language)
+        agreement.update(text, language)
         committed.append(agreement.committed)
     assert all(after.startswith(before) for before, after in itertools.pairwise(committed))
     if texts and texts[-1]:
         again = Agreement()
-        again.hear(texts[-1], language)
-        again.hear(texts[-1], language)
+        again.update(texts[-1], language)
+        again.update(texts[-1], language)
         assert again.committed.split() == texts[-1].split() and again.tentative == "", "agreement with itself is full"
 
 
@@ -263,7 +263,9 @@ def test_what_was_no_speech_has_a_final_with_the_reason():
     assert not final.transcript.is_speech and final.transcript.refusal == "only a door" and not final.revised
 
 
-@pytest.mark.parametrize("changes", [{"n_best": 0}, {"first_partial": 0.0}, {"partial_every": -1}, {"draft_after": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"n_best": 0}, {"first_partial": 0.0}, {"partial_every": -1}, {"draft_after": 0}, {"whole_up_to": -1.0}]
+)
 def test_options_that_do_not_fit_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         StreamingOptions(**changes)
@@ -302,12 +304,12 @@ class Reader:
 
 
 COUNTING = sound((0.512, 0), *((0.32, level / 50) for level in range(1, 9)), (1.0, 0))
-OFTEN = StreamingOptions(first_partial=0.6, partial_every=0.32)
+OFTEN = StreamingOptions(first_partial=0.6, partial_every=0.32, whole_up_to=0.0)
 
 
-def counted(reader: Reader):
+def counted(reader: Reader, options=OFTEN):
     segmenter = Segmenter(FakeDetector(level=0.005), VadOptions(min_silence=0.5))
-    with StreamingRecognizer(reader, segmenter, options=OFTEN, threaded=False) as listening:
+    with StreamingRecognizer(reader, segmenter, options=options, threaded=False) as listening:
         return list(listening.walk(frames(COUNTING)))
 
 
@@ -324,6 +326,16 @@ def test_words_that_are_sure_are_not_heard_again():
     words = final.transcript.hypotheses[0].words
     assert [word.text for word in words] == final.transcript.text.split()
     assert all(later.start >= earlier.end - 1e-6 for earlier, later in itertools.pairwise(words))
+
+
+def test_the_list_of_a_short_utterance_is_decoded_from_all_of_its_sound():
+    reader = Reader()
+    events = counted(reader, replace(OFTEN, whole_up_to=10.0))
+    (final,) = of(Final, events)
+    assert any(prompt for _, prompt in reader.heard), "partials are cut"
+    seconds, prompt = reader.heard[-1]
+    assert not prompt and seconds > 8 * 0.32, "the list is not"
+    assert [h.text.split()[0] for h in final.transcript.hypotheses] == ["one", "won"]
 
 
 def test_what_else_the_beginning_may_have_been_stays_in_the_list():
@@ -365,10 +377,10 @@ def done(text: str) -> Job:
 
 
 def test_a_decode_that_two_threads_look_at_counts_once():
-    known, second = Known(), done("one two three four")
-    known.hear(done("one two"))
-    copied = known.copy()
-    known.hear(second)  # as the thread that feeds does, before the next decode begins
+    state, second = DecodingState(), done("one two three four")
+    state.update(done("one two"))
+    copied = state.copy()
+    state.update(second)  # as the thread that feeds does, before the next decode begins
     recognizer = FakeRecognizer(["one two three four"])
-    copied.decoded((second,), recognizer, Audio.silence(1.0), 1, again=True)
-    assert copied.agreement.committed == known.agreement.committed == "one two"
+    copied.decode((second,), recognizer, Audio.silence(1.0), 1, whole=False, retry=True)
+    assert copied.agreement.committed == state.agreement.committed == "one two"

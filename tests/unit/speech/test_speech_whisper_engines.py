@@ -126,10 +126,10 @@ def test_english_needs_fewer_tokens_than_other_scripts():
 
 class _Windowed(WindowedRecognizer[WhisperOptions]):
     def __init__(self, hear, detector, **vad):
-        self.options, self._detector, self._hear = WhisperOptions(vad=VadOptions(**vad)), detector, hear
+        self.options, self._detector, self._decode = WhisperOptions(vad=VadOptions(**vad)), detector, hear
 
-    def _hearing(self, n_best, prompt, hotwords):
-        return self._hear
+    def _window_decoder(self, n_best, prompt, hotwords):
+        return self._decode
 
 
 def test_windows_are_heard_in_the_language_of_the_first_one_with_words():
