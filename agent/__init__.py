@@ -10,12 +10,21 @@ from .model.readout import ReadOut
 from .model.remote import OpenAIChatModel
 from .model.scorer import LanguageScorer
 from .opening import open_chooser, open_knowledge, open_recognizer
-from .turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
+from .turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded, Understood
 from .turn.state import AnswerOptions, Parts
 from .understanding.directed import DirectedSpeech
 from .understanding.grammar import Grammar
 from .understanding.intents import IntentClassifier
 from .understanding.keywords import KeywordSpotter, WakePhrase
+from .understanding.skills import (
+    ChooserSkill,
+    CommandSkill,
+    DirectedSkill,
+    IntentSkill,
+    Outcome,
+    Skill,
+    WakeSkill,
+)
 from .understanding.slots import SlotFiller
 
 __all__ = [
@@ -23,9 +32,12 @@ __all__ = [
     "AlwaysRetrieve",
     "AnswerOptions",
     "ChatModel",
+    "ChooserSkill",
+    "CommandSkill",
     "ConfigError",
     "Decided",
     "Decision",
+    "DirectedSkill",
     "DirectedSpeech",
     "EndpointError",
     "Event",
@@ -36,6 +48,7 @@ __all__ = [
     "Grammar",
     "Heard",
     "IntentClassifier",
+    "IntentSkill",
     "KeywordSpotter",
     "LanguageScorer",
     "LocalModelOptions",
@@ -43,12 +56,14 @@ __all__ = [
     "ModelUnavailable",
     "NeverRetrieve",
     "OpenAIChatModel",
+    "Outcome",
     "Parts",
     "Persona",
     "ReadOut",
     "Retrieved",
     "Said",
     "Saying",
+    "Skill",
     "SlotFiller",
     "Speaking",
     "Spoke",
@@ -57,8 +72,10 @@ __all__ = [
     "Turn",
     "TurnCancelled",
     "TurnEnded",
+    "Understood",
     "VoiceAgent",
     "WakePhrase",
+    "WakeSkill",
     "open_chooser",
     "open_knowledge",
     "open_recognizer",

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from langgraph.checkpoint.sqlite import SqliteSaver
 from numpy.typing import NDArray
 
 from vivavoce.memory import Record, SQLiteRecord
-from vivavoce.retrieval import Embedder, KnowledgeBase, Passage
+from vivavoce.retrieval import Embedder, KnowledgeBase, Passage, QueryKnowledge
 from vivavoce.speech import (
     Audio,
+    EndpointOptions,
+    Final,
     HibariSynthesizer,
     Recognizer,
     Segmenter,
-    SileroDetector,
-    SpeechEnded,
+    StreamingRecognizer,
     Synthesizer,
     Transcript,
     VoiceDetector,
 )
+from vivavoce.speech.live.events import StreamEvent
+from vivavoce.speech.live.hearing import quickened
+from vivavoce.speech.live.recognizer import StreamingOptions
 
 from . import weights
 from .concurrency import on_model_thread, pull
@@ -41,13 +45,14 @@ from .opening import (
     default_gate,
     import_shared,
     is_small,
-    load_model,
-    load_recognizer,
+    open_chat_model,
+    open_conversation_recognizer,
     open_knowledge,
 )
 from .turn import graph
-from .turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
-from .turn.state import AnswerOptions, Parts, Stopwatch, TurnState, Walk, serializer
+from .turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded, Understood
+from .turn.state import AnswerOptions, Parts, Stopwatch, TurnState, Walk
+from .understanding.skills import Outcome, Skill
 from .weights.registry import ASR, EMBEDDING, LLM
 
 logger = logging.getLogger(__name__)
@@ -60,12 +65,13 @@ class Turn:
     Attributes:
         turn_id: Its name in the record.
         heard: What was said, as a distribution.
-        text: The answer.
+        text: The answer; "" if a skill ignored what was heard.
         sources: Where it was looked up.
-        decision: Whether to look up; None if nobody spoke.
+        decision: Whether to look up; None if the language model was not asked: nobody spoke, or a skill answered.
         passages: What was found; empty if nothing was looked up.
         audio: The answer, spoken; None without a synthesizer.
         timings: Milliseconds by stage.
+        outcomes: What skills made of what was heard.
     """
 
     turn_id: str
@@ -76,6 +82,7 @@ class Turn:
     passages: tuple[Passage, ...] = ()
     audio: Audio | None = None
     timings: dict[str, float] = field(default_factory=dict, hash=False)
+    outcomes: tuple[Outcome, ...] = ()
 
 
 class VoiceAgent:
@@ -91,35 +98,34 @@ class VoiceAgent:
         *,
         synthesizer: Synthesizer | None = None,
         detector: VoiceDetector | None = None,
-        checkpoints: str | Path | None = None,
     ) -> None:
         """Put parts together; ``VoiceAgent.load`` does it with the default ones.
 
         Args:
-            parts: What hears, decides, looks up, answers and remembers.
+            parts: What hears, decides, looks up, answers and remembers. They stay the caller's: ``close`` leaves them
+                open.
             synthesizer: What speaks; None answers in text.
-            detector: What ends an utterance in ``stream``; the default is loaded when it is needed.
-            checkpoints: SQLite file for the graph's checkpoints; None keeps them in no file.
+            detector: What ends an utterance in ``stream``, which works on a copy; the default is loaded when it is
+                needed.
         """
         self.parts = parts
         self.synthesizer = synthesizer
         self._detector = detector
-        self._saver: SqliteSaver | None = None
-        if checkpoints is not None:
-            connection = sqlite3.connect(str(checkpoints), check_same_thread=False)
-            self._saver = SqliteSaver(connection, serde=serializer())
-        self.graph = graph.build(self._saver)
+        self._opened = ExitStack()
+        self.graph = graph.build()
 
     @classmethod
     def load(
         cls,
-        knowledge: KnowledgeBase | str | Path | None = None,
+        knowledge: KnowledgeBase | QueryKnowledge | str | Path | None = None,
         *,
         recognizer: Recognizer | str | None = ASR,
         model: ChatModel | str = LLM,
         gate: Gate | None = None,
         embedder: Embedder | None = None,
         synthesizer: Synthesizer | bool | None = True,
+        detector: VoiceDetector | None = None,
+        skills: Sequence[Skill] = (),
         record: Record | None = None,
         home: str | Path | None = None,
         persona: Persona | None = None,
@@ -127,7 +133,7 @@ class VoiceAgent:
         device: Device = "auto",
         progress: weights.Progress | None = None,
     ) -> Self:
-        """Load an assistant.
+        """Load an assistant. ``close`` closes what is opened here, and nothing that was given.
 
         Args:
             knowledge: A knowledge base, a folder of documents, or the folder of an index; None answers without one.
@@ -137,8 +143,10 @@ class VoiceAgent:
             gate: When to look up; by default P(``<RET>``) against the threshold that comes with the model.
             embedder: What documents are indexed with, and what compares sentences when answers are quoted.
             synthesizer: A part; True for the built-in voice, False or None for none.
+            detector: What ends an utterance in ``stream``; by default Silero.
+            skills: What may answer before the language model, or instead of it; asked in this order.
             record: Where turns are kept; by default in `home`, or only in this process without one.
-            home: Folder for conversations and checkpoints.
+            home: Folder for conversations.
             persona: Who the assistant is.
             options: How answers are made.
             device: Where the models run: auto, cpu or cuda.
@@ -158,9 +166,9 @@ class VoiceAgent:
         on_model_thread(import_shared)
         with ThreadPoolExecutor(4, thread_name_prefix="vivavoce-load") as pool:
             embedding = pool.submit(default_embedder, device) if indexed and embedder is None else None
-            listening = pool.submit(load_recognizer, recognizer, device)
+            listening = pool.submit(open_conversation_recognizer, recognizer, device)
             speaking = pool.submit(HibariSynthesizer) if synthesizer is True else None
-            chat = pool.submit(load_model, model, device).result()
+            chat = pool.submit(open_chat_model, model, device).result()
             hears = listening.result()
             speaks = speaking.result() if speaking else (None if isinstance(synthesizer, bool) else synthesizer)
             embedder = embedding.result() if embedding else embedder
@@ -169,35 +177,44 @@ class VoiceAgent:
             options = replace(options, quote=is_small(chat))
         if options.quote and knowledge is not None and embedder is None:
             embedder = default_embedder(device)
-        found = open_knowledge(knowledge, embedder, device=device) if isinstance(knowledge, str | Path) else knowledge
-        if home is not None:
-            Path(home).mkdir(parents=True, exist_ok=True)
         persona = persona or Persona()
         if isinstance(chat, TransformersChatModel):
             chat.warm(persona.messages())
-        parts = Parts(
-            model=chat,
-            gate=gate or default_gate(chat),
-            record=record or SQLiteRecord(Path(home) / "conversations.sqlite" if home else ":memory:"),
-            recognizer=hears,
-            knowledge=found,
-            embedder=embedder,
-            persona=persona,
-            options=options,
-        )
-        return cls(parts, synthesizer=speaks, checkpoints=Path(home) / "checkpoints.sqlite" if home else None)
+        with ExitStack() as opened:
+            if isinstance(knowledge, str | Path):
+                knowledge = opened.enter_context(open_knowledge(knowledge, embedder, device=device))
+            if record is None:
+                file = Path(home) / "conversations.sqlite" if home else ":memory:"
+                record = opened.enter_context(SQLiteRecord(file))
+            parts = Parts(
+                model=chat,
+                gate=gate or default_gate(chat),
+                record=record,
+                recognizer=hears,
+                knowledge=knowledge,
+                embedder=embedder,
+                skills=tuple(skills),
+                persona=persona,
+                options=options,
+            )
+            agent = cls(parts, synthesizer=speaks, detector=detector)
+            agent._opened = opened.pop_all()
+        return agent
 
-    def ask(self, question: Audio | str, *, thread_id: str = "default", speak: bool = True) -> Turn:
+    def ask(self, question: Audio | Transcript | str, *, thread_id: str = "default", speak: bool = True) -> Turn:
         """Ask one question and wait for the whole answer.
 
         Args:
-            question: What was recorded, at any rate and length, or what was typed.
+            question: What was recorded, at any rate and length; what a recogniser heard in it; or what was typed.
             thread_id: Which conversation.
             speak: Whether to synthesize the answer.
         """
-        seen: dict[type, Any] = {}
+        seen: dict[type, Any] = {Said: Said("")}
+        outcomes: list[Outcome] = []
         for event in self.events(question, thread_id=thread_id, speak=speak):
             seen[type(event)] = event
+            if isinstance(event, Understood):
+                outcomes.append(event.outcome)
         return Turn(
             turn_id=seen[TurnEnded].turn_id,
             heard=seen[Heard].transcript,
@@ -207,22 +224,27 @@ class VoiceAgent:
             passages=seen[Retrieved].passages if Retrieved in seen else (),
             audio=seen[Spoke].audio if Spoke in seen else None,
             timings=dict(seen[TurnEnded].timings),
+            outcomes=tuple(outcomes),
         )
 
-    def events(self, question: Audio | str, *, thread_id: str = "default", speak: bool = True) -> Iterator[Event]:
+    def events(
+        self, question: Audio | Transcript | str, *, thread_id: str = "default", speak: bool = True
+    ) -> Iterator[Event]:
         """Ask one question and see everything as it happens; the answer is spoken while it is still being written.
 
         Stopping early (closing the iterator, Ctrl-C) cancels the turn; it is then not recorded.
+
+        Args:
+            question: What was recorded, at any rate and length; what a recogniser heard in it; or what was typed.
+            thread_id: Which conversation.
+            speak: Whether to synthesize the answer.
 
         Raises:
             SpeechError, RetrievalError, RecordError, AgentError: What went wrong, with its stage.
         """
         turn_id = uuid.uuid4().hex
-        walk = Walk(self.parts, audio=question if isinstance(question, Audio) else None)
+        walk = Walk(self.parts, question)
         start: TurnState = {"turn_id": turn_id, "thread_id": thread_id}
-        if isinstance(question, str):
-            start["typed"] = question
-
         spoken: list[Audio] = []
         happening = pull(partial(self._run, start, walk), walk.cancelled)
         try:
@@ -245,26 +267,46 @@ class VoiceAgent:
         yield TurnEnded(turn_id, walk.watch.timings)
 
     def stream(
-        self, frames: Iterable[NDArray[np.float32]], *, thread_id: str = "default", speak: bool = True
-    ) -> Iterator[Event]:
+        self,
+        frames: Iterable[NDArray[np.float32]],
+        *,
+        thread_id: str = "default",
+        speak: bool = True,
+        threaded: bool = True,
+    ) -> Iterator[StreamEvent | Event]:
         """Listen to frames and answer every utterance in them.
+
+        All that a ``StreamingRecognizer`` tells is passed on as it is: ``SpeechStarted``, ``Partial`` and ``Draft``
+        while somebody speaks, ``SpeechEnded`` and ``Final`` at the end. Each ``Final`` in which somebody spoke is
+        followed by the events of the turn that answers it; they begin with ``Heard``, which holds the same transcript.
+        While a turn is answered no frames are taken.
 
         Args:
             frames: float32, mono, 16 kHz, [-1, 1], shape (512,) each, as ``vivavoce.speech.frames`` makes them.
             thread_id: Which conversation.
             speak: Whether to synthesize the answers.
+            threaded: Whether the recogniser works in a thread of its own while frames go on coming, as those of a
+                microphone do. Without, each decode is waited for, so that the same frames give the same events.
+
+        Raises:
+            SpeechError, RetrievalError, RecordError, AgentError: What went wrong, with its stage.
         """
-        for event in Segmenter(self._detector or SileroDetector()).walk(frames):
-            if isinstance(event, SpeechEnded):
-                yield from self.events(event.audio, thread_id=thread_id, speak=speak)
+        # It hears the partials too, and not the one that tells when words were said: a list of which the beginning was
+        # cut away and committed has lost what else the beginning may have been, and answers are made from lists.
+        lists, _ = quickened(self.parts.require_recognizer())
+        segmenter = Segmenter(copy.copy(self._detector), endpoint=EndpointOptions())
+        options = StreamingOptions(n_best=self.parts.options.n_best)
+        with StreamingRecognizer(lists, segmenter, options=options, threaded=threaded) as recognizer:
+            for event in recognizer.walk(frames):
+                yield event
+                if isinstance(event, Final) and event.transcript.is_speech:
+                    yield from self.events(event.transcript, thread_id=thread_id, speak=speak)
 
     def _run(self, start: TurnState, walk: Walk, emit: Callable[[Event], None]) -> None:
         """Walk through the graph, in the thread of `pull`."""
-        config: Any = {"configurable": {"thread_id": start["thread_id"]}}
-        # "exit": one checkpoint when the walk ends, instead of one after every step.
-        durability: Any = {"durability": "exit"} if self._saver is not None else {}
         try:
-            for event in self.graph.stream(start, config, context=walk, stream_mode="custom", **durability):
+            events: Iterator[Any] = self.graph.stream(start, context=walk, stream_mode="custom")
+            for event in events:
                 emit(event)
                 if isinstance(event, Said):
                     # The graph stands still until the answer was taken: one that nobody waited for is not recorded.
@@ -284,11 +326,11 @@ class VoiceAgent:
                 yield piece
 
     def close(self) -> None:
-        """Close the files of record and checkpoints."""
-        if self._saver is not None:
-            self._saver.conn.close()
-        if isinstance(self.parts.record, SQLiteRecord):
-            self.parts.record.close()
+        """Close what ``load`` has opened: the record that it made, the knowledge that it was given by path.
+
+        Parts that were handed over stay open. Closing twice is the same as closing once.
+        """
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -18,8 +19,32 @@ T = TypeVar("T")
 _PATIENCE = 10.0
 """Seconds to wait for a cancelled producer: a forward pass or a window of the recogniser cannot be cut short."""
 
-_MODELS = ThreadPoolExecutor(1, thread_name_prefix="vivavoce-models")
-_here = threading.local()
+
+class _ModelThread:
+    """The one thread of this process in which models compute."""
+
+    def __init__(self) -> None:
+        self._start()
+        if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+            os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
+        """Begin anew. A forked child has the pool of its parent, but not the thread, and would wait for it for ever."""
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="vivavoce-models")
+        self._here = threading.local()
+
+    def run(self, work: Callable[[], T]) -> T:
+        if getattr(self._here, "is_model_thread", False):
+            return work()
+
+        def marked() -> T:
+            self._here.is_model_thread = True
+            return work()
+
+        return self._pool.submit(marked).result()
+
+
+_model_thread = _ModelThread()
 
 
 def on_model_thread(work: Callable[[], T]) -> T:
@@ -28,15 +53,11 @@ def on_model_thread(work: Callable[[], T]) -> T:
     OpenMP keeps a team of workers per calling thread, and stops letting them spin once there are more of them than
     CPUs. A second thread that computes thus makes every later decoded token about 1.8 times slower (28 ms instead of
     16 ms with SmolLM2-135M on two cores), in both threads and for good.
+
+    A forked child gets a thread of its own. Models that are loaded before a fork are another matter: OpenMP and CUDA
+    do not survive one, so load them in the child, or spawn it.
     """
-    if getattr(_here, "is_model_thread", False):
-        return work()
-
-    def marked() -> T:
-        _here.is_model_thread = True
-        return work()
-
-    return _MODELS.submit(marked).result()
+    return _model_thread.run(work)
 
 
 def in_thread(work: Callable[[], T]) -> T:

@@ -1,4 +1,7 @@
-"""Parts by name: engines, models, embedders, rerankers, choosers and knowledge bases, opened with their defaults."""
+"""Parts by name, opened with their defaults: knowledge bases, recognisers, models, embedders, rerankers, choosers.
+
+Every ``open_…`` loads what a name or a folder stands for, and fetches weights that are not on this machine yet.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from vivavoce.retrieval import (
     Embedder,
     LocalKnowledge,
     Reranker,
-    SentenceTransformerEmbedder,
     is_index,
 )
 from vivavoce.speech import (
@@ -33,17 +35,55 @@ from vivavoce.speech.lists.choosing import (
 
 from .errors import ConfigError
 from .model.chat import ChatModel, Device
-from .model.embedder import default_embedder
+from .model.embedder import default_embedder, sentence_embedder
 from .model.gate import Gate, TokenGate
 from .model.local import TransformersChatModel
 from .model.readout import ReadOut
 from .model.scorer import LanguageScorer
 from .weights import ASR, EMBEDDING, LLM, REGISTRY, Progress, resolve
 
+DEFAULT = "ctranslate2"
+"""The engine of a recogniser that names none."""
+
+METHODS = ("1best", "rover", "mbr", "lm", "corrector", "auto")
+"""What ``open_chooser`` knows: the recogniser's best, a vote over words, the fewest expected errors, rescoring with
+the language model, the same with an adapter, and the one of these that measures best."""
+
+ADAPTER = Path(__file__).parent / "data" / "embedder"
+"""The embedding adapter of the default language model."""
+
+_STAGE = "config"
+_WITHOUT_MODEL: Mapping[str, Callable[[], Chooser]] = MappingProxyType(
+    {"1best": FirstChooser, "rover": RoverChooser, "mbr": BayesChooser}
+)
+"""The methods of choosing that read the list alone."""
+
 _Model: TypeAlias = str | Path | None
 _Progress: TypeAlias = Progress | None
-_STAGE = "config"
-DEFAULT = "ctranslate2"
+
+
+def open_knowledge(
+    path: str | Path,
+    embedder: Embedder | None = None,
+    *,
+    device: Device = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> LocalKnowledge:
+    """Open an index, or index a folder of documents in memory.
+
+    Args:
+        path: A folder.
+        embedder: What the index is made with; by default the default one.
+        device: Where vectors are made and searched.
+        progress: Called with passages embedded so far and in all.
+
+    Raises:
+        RetrievalError: If the folder is neither.
+    """
+    embedder = embedder or default_embedder(device)
+    if is_index(path):
+        return LocalKnowledge.open(path, embedder, device=device)
+    return LocalKnowledge.from_folder(path, embedder, device=device, progress=progress)
 
 
 def open_recognizer(
@@ -106,8 +146,109 @@ def open_whisper(
     return WhisperRecognizer(resolve(model or ASR, progress=progress), options=options, device=device)
 
 
-ADAPTER = Path(__file__).parent / "data" / "embedder"
-"""The embedding adapter of the default language model."""
+def open_conversation_recognizer(recognizer: Recognizer | str | None, device: Device) -> Recognizer | None:
+    """The recogniser of an assistant: a ready one as it is, else Whisper, set for conversations in English.
+
+    Args:
+        recognizer: A recogniser; the name or folder of a Whisper model; None for an assistant that only reads.
+        device: Where Whisper runs.
+
+    Raises:
+        ModelUnavailable: The weights could not be fetched.
+        ModelError: The weights are broken, or there is no GPU for ``cuda``.
+    """
+    if not isinstance(recognizer, str):
+        return recognizer
+    return open_whisper(recognizer, device, options=WhisperOptions(language="en").quick())
+
+
+def _openai(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
+    from vivavoce.speech.engines.openai_whisper import OpenAIWhisperRecognizer
+
+    checkpoint = _named("openai", model, "a .pt checkpoint or a name such as base")
+    return OpenAIWhisperRecognizer(checkpoint, options=WhisperOptions(language=language), device=device)
+
+
+def _transformers(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
+    from vivavoce.speech.engines.transformers_whisper import TransformersWhisperRecognizer
+
+    name = _named("transformers", model, "a folder, or owner/name such as openai/whisper-base")
+    options = WhisperOptions(language=language)
+    return TransformersWhisperRecognizer(_folder(name, progress), options=options, device=device)
+
+
+def _ctc(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
+    from vivavoce.speech.engines.ctc import CTCOptions, CTCRecognizer
+
+    name = _named("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
+    options = CTCOptions(language=language or CTCOptions().language)
+    return CTCRecognizer(_folder(name, progress), options=options, device=device)
+
+
+ENGINES: Mapping[str, Callable[[_Model, str, _Progress, str | None], Recognizer]] = MappingProxyType(
+    {"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
+)
+"""Engines by name: each opens a recogniser, from a model, a device, who is told of downloads, and a language."""
+
+
+def _named(engine: str, model: str | Path | None, what: str) -> str | Path:
+    if model is None:
+        raise ConfigError(f"The engine {engine} has no model of its own; name {what}.", stage=_STAGE)
+    return model
+
+
+def _folder(model: str | Path, progress: Progress | None) -> Path:
+    """The folder of a model; the registry's recognisers are no folders of transformers."""
+    if isinstance(model, str) and model in REGISTRY and REGISTRY[model].kind == "asr":
+        raise ConfigError(
+            f"{model} is in CTranslate2's format; use the engine {DEFAULT}, or name a model in transformers' format.",
+            stage=_STAGE,
+        )
+    return resolve(model, progress=progress)
+
+
+def _own(engine: str) -> Recognizer:
+    module, _, name = engine.partition(":")
+    try:
+        made: Any = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Cannot make the recogniser {engine} ({error}); name a class that needs no arguments, as "
+            "package.module:Class, in a module that Python can import here.",
+            stage=_STAGE,
+        ) from error
+    if not callable(getattr(made, "transcribe", None)):
+        raise ConfigError(f"{engine} has no method transcribe, so it is no Recognizer.", stage=_STAGE)
+    recognizer: Recognizer = made
+    return recognizer
+
+
+def open_chat_model(model: ChatModel | str, device: Device) -> ChatModel:
+    """The model of an assistant: a ready one as it is, else a causal language model with the read-out made for it.
+
+    Args:
+        model: A chat model, or the name or folder of one of transformers.
+        device: Where it runs.
+
+    Raises:
+        ModelUnavailable: The weights could not be fetched, or are no such model.
+        ConfigError: If there is no such name, or no GPU for ``cuda``.
+    """
+    if not isinstance(model, str):
+        return model
+    return TransformersChatModel(resolve(model), read_out=ReadOut.shipped(model), device=device)
+
+
+def default_gate(model: ChatModel) -> Gate:
+    """P(``<RET>``) against the threshold fitted for the model, or one half for a model without a trained read-out."""
+    read_out = getattr(model, "read_out", None)
+    return TokenGate(read_out.threshold if isinstance(read_out, ReadOut) else 0.5)
+
+
+def is_small(model: ChatModel) -> bool:
+    """Whether a model has under a billion parameters; such a model answers look-ups by quoting."""
+    inner = getattr(model, "model", None)
+    return inner is not None and sum(parameter.numel() for parameter in inner.parameters()) < 1e9
 
 
 def open_embedder(
@@ -146,7 +287,7 @@ def open_embedder(
     if adapter is not None or task:
         given = "An adapter" if adapter is not None else "A task"
         raise ConfigError(f"{given} goes with the embedder llm, not with {name or EMBEDDING}.", stage=_STAGE)
-    return SentenceTransformerEmbedder(resolve(name or EMBEDDING, progress=progress), device=where)
+    return sentence_embedder(name or EMBEDDING, where, progress)
 
 
 def open_reranker(name: str, *, device: str = "auto", progress: Progress | None = None) -> Reranker:
@@ -171,131 +312,6 @@ def open_reranker(name: str, *, device: str = "auto", progress: Progress | None 
     if name == "likelihood":
         return LikelihoodReranker(chat.model, chat.tokenizer)
     return ListwiseReranker(chat.model, chat.tokenizer, window=20 if name == "first" else None)
-
-
-def _openai(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
-    from vivavoce.speech.engines.openai_whisper import OpenAIWhisperRecognizer
-
-    checkpoint = _named("openai", model, "a .pt checkpoint or a name such as base")
-    return OpenAIWhisperRecognizer(checkpoint, options=WhisperOptions(language=language), device=device)
-
-
-def _transformers(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
-    from vivavoce.speech.engines.transformers_whisper import TransformersWhisperRecognizer
-
-    name = _named("transformers", model, "a folder, or owner/name such as openai/whisper-base")
-    options = WhisperOptions(language=language)
-    return TransformersWhisperRecognizer(_folder(name, progress), options=options, device=device)
-
-
-def _ctc(model: _Model, device: str, progress: _Progress, language: str | None) -> Recognizer:
-    from vivavoce.speech.engines.ctc import CTCOptions, CTCRecognizer
-
-    name = _named("ctc", model, "a folder, or owner/name such as facebook/wav2vec2-base-960h")
-    options = CTCOptions(language=language or CTCOptions().language)
-    return CTCRecognizer(_folder(name, progress), options=options, device=device)
-
-
-ENGINES: Mapping[str, Callable[[_Model, str, _Progress, str | None], Recognizer]] = MappingProxyType(
-    {"ctranslate2": open_whisper, "openai": _openai, "transformers": _transformers, "ctc": _ctc}
-)
-"""How each engine is opened: from a model, a device, who is told of downloads, and a language."""
-
-
-def _named(engine: str, model: str | Path | None, what: str) -> str | Path:
-    if model is None:
-        raise ConfigError(f"The engine {engine} has no model of its own; name {what}.", stage=_STAGE)
-    return model
-
-
-def _folder(model: str | Path, progress: Progress | None) -> Path:
-    """The folder of a model; the registry's recognisers are no folders of transformers."""
-    if isinstance(model, str) and model in REGISTRY and REGISTRY[model].kind == "asr":
-        raise ConfigError(
-            f"{model} is in CTranslate2's format; use the engine {DEFAULT}, or name a model in transformers' format.",
-            stage=_STAGE,
-        )
-    return resolve(model, progress=progress)
-
-
-def _own(engine: str) -> Recognizer:
-    module, _, name = engine.partition(":")
-    try:
-        made: Any = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"Cannot make the recogniser {engine} ({error}); name a class that needs no arguments, as "
-            "package.module:Class, in a module that Python can import here.",
-            stage=_STAGE,
-        ) from error
-    if not callable(getattr(made, "transcribe", None)):
-        raise ConfigError(f"{engine} has no method transcribe, so it is no Recognizer.", stage=_STAGE)
-    recognizer: Recognizer = made
-    return recognizer
-
-
-def open_knowledge(
-    path: str | Path,
-    embedder: Embedder | None = None,
-    *,
-    device: Device = "auto",
-    progress: Callable[[int, int], None] | None = None,
-) -> LocalKnowledge:
-    """Open an index, or index a folder of documents in memory.
-
-    Args:
-        path: A folder.
-        embedder: What the index is made with; by default the default one.
-        device: Where vectors are made and searched.
-        progress: Called with passages embedded so far and in all.
-
-    Raises:
-        RetrievalError: If the folder is neither.
-    """
-    embedder = embedder or default_embedder(device)
-    if is_index(path):
-        return LocalKnowledge.open(path, embedder, device=device)
-    return LocalKnowledge.from_folder(path, embedder, device=device, progress=progress)
-
-
-def default_gate(model: ChatModel) -> Gate:
-    """P(``<RET>``) against the threshold fitted for the model, or one half for a model without a trained read-out."""
-    read_out = getattr(model, "read_out", None)
-    return TokenGate(read_out.threshold if isinstance(read_out, ReadOut) else 0.5)
-
-
-def is_small(model: ChatModel) -> bool:
-    """Whether a model has under a billion parameters; such a model answers look-ups by quoting."""
-    inner = getattr(model, "model", None)
-    return inner is not None and sum(parameter.numel() for parameter in inner.parameters()) < 1e9
-
-
-def load_recognizer(part: Recognizer | str | None, device: Device) -> Recognizer | None:
-    """A part as it is, or Whisper by its name or folder, set for conversations in English."""
-    if not isinstance(part, str):
-        return part
-    return WhisperRecognizer(resolve(part), options=WhisperOptions(language="en").quick(), device=device)
-
-
-def load_model(part: ChatModel | str, device: Device) -> ChatModel:
-    """A part as it is, or a causal language model by its name or folder, with the read-out that ships for it."""
-    if not isinstance(part, str):
-        return part
-    folder = resolve(part)
-    return TransformersChatModel(folder, read_out=ReadOut.shipped(part), device=device)
-
-
-def import_shared() -> None:
-    """What several parts import: CTranslate2 and we transformers, the voice and the embedder scipy.
-
-    Two threads that begin to at once may find it half imported.
-    """
-    with suppress(ImportError):  # the voice does without
-        importlib.import_module("scipy.fft")
-    from transformers import AutoModelForCausalLM  # noqa: F401
-
-
-METHODS = ("1best", "rover", "mbr", "lm", "corrector", "auto")
 
 
 def open_chooser(
@@ -340,7 +356,10 @@ def open_chooser(
 
 
 def read_weights(path: Path) -> dict[str, float]:
-    """Weights that `train_chooser` wrote.
+    """Weights of the evidence that a ``LanguageChooser`` weighs, as `vivavoce train chooser` wrote them.
+
+    Returns:
+        Weight by name of the evidence, see ``LanguageOptions.weights``.
 
     Raises:
         ConfigError: If the file holds none.
@@ -355,4 +374,11 @@ def read_weights(path: Path) -> dict[str, float]:
     return weights
 
 
-_WITHOUT_MODEL: dict[str, Callable[[], Chooser]] = {"1best": FirstChooser, "rover": RoverChooser, "mbr": BayesChooser}
+def import_shared() -> None:
+    """What several parts import: CTranslate2 and we transformers, the voice and the embedder scipy.
+
+    Two threads that begin to at once may find it half imported.
+    """
+    with suppress(ImportError):  # the voice does without
+        importlib.import_module("scipy.fft")
+    from transformers import AutoModelForCausalLM  # noqa: F401

@@ -1,15 +1,17 @@
-"""For authors of models and gates: tiny ones that are scripted, and the contracts that all of them keep."""
+"""For authors of models, gates and skills: tiny ones that are scripted, and the contracts that all of them keep."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from vivavoce.memory import Episode
 from vivavoce.speech import Hypothesis, Transcript
 
 from .errors import GenerationError
 from .model.chat import ChatModel, FirstToken, without_sentinel
 from .model.gate import Decision, Gate
 from .model.prompts import SENTINEL, Message
+from .understanding.skills import Outcome, Skill
 
 
 class ScriptedModel:
@@ -46,6 +48,7 @@ class ScriptedGeneration:
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Answer the last of these messages instead; by the table, or with its first fact."""
+        self._words()
         said = messages[-1]["content"]
         facts = [line.removeprefix("- ") for line in said.splitlines() if line.startswith("- ")]
         self._answer = self._model.answers.get(said, facts[-1] if facts else said)
@@ -53,14 +56,17 @@ class ScriptedGeneration:
 
     def stream(self, max_tokens: int = 96) -> Iterator[str]:
         """One word at a time."""
-        if self._answer is None:
-            raise GenerationError("This generation is closed: begin another one", stage="answer")
-        words = self._answer.split()[:max_tokens]
+        words = self._words()[:max_tokens]
         yield from without_sentinel(word if number == 0 else f" {word}" for number, word in enumerate(words))
 
     def close(self) -> None:
         """Let go."""
         self._answer = None
+
+    def _words(self) -> list[str]:
+        if self._answer is None:
+            raise GenerationError("This generation is closed: begin another one", stage="answer")
+        return self._answer.split()
 
 
 def check_chat_model(model: ChatModel) -> None:
@@ -92,18 +98,18 @@ def check_chat_model(model: ChatModel) -> None:
     assert isinstance("".join(one.stream(3)), str), "two generations may live at once"
     one.close()
     other.close()
+    _check_refused(lambda: list(one.stream(1)), "a closed generation refuses to go on")
+    _check_refused(lambda: one.extend(prompt[1:]), "a closed generation refuses to be extended")
+    _check_refused(lambda: list(one.stream(1)), "a closed generation stays closed")
+    _check_refused(lambda: model.begin([]), "an empty prompt is refused")
+
+
+def _check_refused(call: Callable[[], object], sentence: str) -> None:
     try:
-        list(one.stream(1))
+        call()
     except GenerationError:
-        pass
-    else:
-        raise AssertionError("a closed generation refuses to go on")
-    try:
-        model.begin([])
-    except GenerationError:
-        pass
-    else:
-        raise AssertionError("an empty prompt is refused")
+        return
+    raise AssertionError(sentence)
 
 
 def check_gate(gate: Gate) -> None:
@@ -123,3 +129,29 @@ def check_gate(gate: Gate) -> None:
         assert decision.reason, "it gives a reason"
         decisions.append(decision.retrieve)
     assert decisions == sorted(decisions), "a more probable <RET> is never a reason against looking up"
+
+
+def check_skill(skill: Skill, *heard: Transcript) -> None:
+    """Hold a skill against its contract.
+
+    Args:
+        skill: What is checked. It is asked several times, so give it handlers that may be called.
+        heard: Transcripts to try besides a list and a typed text: of things that the skill understands.
+
+    Raises:
+        AssertionError: With the sentence that it breaks.
+    """
+    listed = Transcript((Hypothesis("a small mocha", -1.0, 4), Hypothesis("a small mortar", -1.5, 4)), "en", 0.0, 1.0)
+    typed = Transcript((Hypothesis("When do you open?", 0.0, 1),), "", 0.0, 0.0)
+    history = (Episode("check", "check", "Good morning!", "Good morning.", 0.0),)
+    for transcript in (listed, typed, *heard):
+        for before in ((), history):
+            outcome = skill.consider(transcript, before)
+            assert outcome is None or isinstance(outcome, Outcome), (
+                f"consider returns an Outcome or None, not {outcome!r}"
+            )
+            assert outcome == skill.consider(transcript, before), "the same question has the same outcome"
+            if outcome is not None:
+                assert outcome.skill, "an outcome is signed with the name of the skill"
+                assert outcome.reason, "it gives a reason"
+                assert outcome.ignored or outcome.reply or outcome.transcript or outcome.intent, "it changes something"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vivavoce.agent import weights
-from vivavoce.agent.opening import open_readers
 from vivavoce.agent.understanding.intents import IntentClassifier
+from vivavoce.agent.understanding.readers import open_readers
 from vivavoce.speech import Audio, WhisperRecognizer
 
 QUESTIONS = Path(__file__).parent / "coffeehouse" / "questions"

@@ -54,11 +54,19 @@ class Record(Protocol):
     """Where finished turns are kept."""
 
     def remember(self, episode: Episode) -> None:
-        """Keep a turn; once this returns it survives a crash."""
+        """Keep a turn; once this returns it survives a crash. A turn that is there already stays as it is."""
         ...
 
     def history(self, thread_id: str, last: int = 8) -> tuple[Episode, ...]:
-        """The last turns of a conversation, oldest first."""
+        """The last turns of a conversation, oldest first; empty if there is no such conversation.
+
+        Args:
+            thread_id: Which conversation.
+            last: How many turns at most.
+
+        Raises:
+            ValueError: If `last` is negative.
+        """
         ...
 
 
@@ -76,8 +84,9 @@ class SQLiteRecord:
             path: The file; ``:memory:`` keeps nothing after this process. Missing folders are made.
 
         Raises:
-            RecordCorrupt: If the file is something else.
-            RecordError: If it cannot be opened or written.
+            RecordCorrupt: If the file is something else, or damaged.
+            RecordBusy: If another process has held the file for 10 s.
+            RecordError: If it cannot be opened or written, or a newer release wrote it.
         """
         self.path = str(path)
         self._lock = threading.Lock()
@@ -102,27 +111,29 @@ class SQLiteRecord:
 
         Raises:
             RecordBusy: If another process has held the file for 10 s.
-            RecordError: If the disk is full or read-only.
+            RecordError: If the turn holds what cannot be stored, the disk is full or read-only, or the record closed.
         """
-        row = (
-            episode.turn_id,
-            episode.thread_id,
-            episode.heard,
-            episode.said,
-            episode.at,
-            json.dumps(dict(episode.details), ensure_ascii=False),
-        )
+        try:
+            details = json.dumps(dict(episode.details), ensure_ascii=False)
+        except (TypeError, ValueError) as error:
+            raise RecordError(
+                f"The details of turn {episode.turn_id} are no JSON ({error}): keep plain values", stage="remember"
+            ) from error
+        row = (episode.turn_id, episode.thread_id, episode.heard, episode.said, episode.at, details)
         with self._lock, self._translated("remember"):
+            # Not INSERT OR IGNORE, which would also pass over a turn that lacks something.
             self._connection.execute(
-                "INSERT OR IGNORE INTO turns (turn_id, thread_id, heard, said, at, details) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO turns (turn_id, thread_id, heard, said, at, details) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (turn_id) DO NOTHING",
                 row,
             )
 
     def history(self, thread_id: str, last: int = 8) -> tuple[Episode, ...]:
-        """The last turns of a conversation, oldest first; empty if there is no such conversation.
+        """The last turns of a conversation; see ``Record``.
 
         Raises:
             ValueError: If `last` is negative.
+            RecordCorrupt: If the file is damaged.
         """
         if last < 0:
             raise ValueError(f"last must be 0 or more, not {last}")
@@ -132,10 +143,10 @@ class SQLiteRecord:
                 "ORDER BY number DESC LIMIT ?",
                 (thread_id, last),
             ).fetchall()
-        return tuple(
-            Episode(turn, thread, heard, said, at, json.loads(details))
-            for turn, thread, heard, said, at, details in rows[::-1]
-        )
+            return tuple(
+                Episode(turn, thread, heard, said, at, json.loads(details))
+                for turn, thread, heard, said, at, details in reversed(rows)
+            )
 
     def threads(self) -> tuple[str, ...]:
         """Every conversation, the one spoken in last first."""
@@ -146,7 +157,7 @@ class SQLiteRecord:
         return tuple(row[0] for row in rows)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; calling it twice is harmless."""
         with self._lock:
             self._connection.close()
 
@@ -157,6 +168,7 @@ class SQLiteRecord:
         self.close()
 
     def _prepare(self) -> None:
+        """Refuse other programs' files, choose how commits reach the disk, and make the tables of a new file."""
         # In this order: whoever makes the tables at this moment commits them together with the mark.
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         mine = self._connection.execute("PRAGMA application_id").fetchone()[0]
@@ -176,6 +188,7 @@ class SQLiteRecord:
             if "locked" not in str(error):
                 raise
             # Another process opens the new file at this moment and makes the same switch; this one need not wait.
+        # Every commit is synced: with NORMAL, a write-ahead log survives kill -9, but not a power cut.
         self._connection.execute("PRAGMA synchronous = FULL")
         if not tables:
             marks = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
@@ -183,6 +196,7 @@ class SQLiteRecord:
 
     @contextmanager
     def _translated(self, stage: str) -> Iterator[None]:
+        """SQLite's errors as this package's, each with the fix."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -191,9 +205,14 @@ class SQLiteRecord:
                     f"{self.path} is being written by another process", stage=stage, retryable=True
                 ) from error
             raise RecordError(f"{self.path}: {error}", stage=stage) from error
-        except sqlite3.ProgrammingError as error:
-            raise RecordError(f"{self.path} is closed ({error}): open the record again", stage=stage) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.IntegrityError, UnicodeEncodeError) as error:
+            if "closed" in str(error):
+                raise RecordError(f"{self.path} is closed ({error}): open the record again", stage=stage) from error
+            raise RecordError(
+                f"{self.path} cannot keep this turn ({error}): give every field of it its type, and text in Unicode",
+                stage=stage,
+            ) from error
+        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise RecordCorrupt(
                 f"{self.path} is no record of conversations, or is damaged ({error}): move it away, or restore a copy",
                 stage=stage,

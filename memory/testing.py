@@ -16,7 +16,13 @@ class ListRecord:
         self._episodes.setdefault(episode.turn_id, episode)
 
     def history(self, thread_id: str, last: int = 8) -> tuple[Episode, ...]:
-        """The last turns of a conversation, oldest first."""
+        """The last turns of a conversation, oldest first.
+
+        Raises:
+            ValueError: If `last` is negative.
+        """
+        if last < 0:
+            raise ValueError(f"last must be 0 or more, not {last}")
         mine = [episode for episode in self._episodes.values() if episode.thread_id == thread_id]
         return tuple(mine[max(0, len(mine) - last) :])
 
@@ -35,6 +41,12 @@ def check_record(record: Record) -> None:
     assert record.history("check") == tuple(turns), "a conversation comes back whole, in order, with its details"
     assert record.history("check", last=2) == tuple(turns[-2:]), "`last` gives the newest turns, oldest first"
     assert record.history("check", last=0) == (), "`last=0` gives nothing"
+    try:
+        record.history("check", last=-1)
+    except ValueError:
+        pass
+    else:
+        raise AssertionError("a negative `last` is refused")
     assert record.history("other") == (other,), "conversations are kept apart"
     record.remember(turns[-1])
     assert record.history("check") == tuple(turns), "a turn recorded twice is there once"

@@ -7,7 +7,8 @@
         print(passage.score, passage.source, passage.text)
     knowledge.save("handbook.index")
 
-Anything with ``search(query, k)`` is a knowledge base (``KnowledgeBase``); anything with ``embed`` an embedder
+Anything with ``search(text, k)`` is a knowledge base (``KnowledgeBase``); one with ``search_query(query, k)`` takes the
+question whole: all its readings, what was said before, filters (``Query``). Anything with ``embed`` is an embedder
 (``Embedder``).
 """
 
@@ -36,6 +37,7 @@ from .passages import KnowledgeBase, Passage
 from .query.filters import Where
 from .query.instructions import Facet, read_instruction
 from .query.mentions import Mention, NameFinder
+from .query.query import PlainKnowledge, Query, QueryKnowledge, as_query_knowledge
 from .search.dialogue import DialogueOptions, DialogueSearch
 from .search.fusion import reciprocal_rank_fusion, weighted_sum
 from .search.knowledge import Changes, LocalKnowledge
@@ -75,6 +77,9 @@ __all__ = [
     "Mention",
     "NameFinder",
     "Passage",
+    "PlainKnowledge",
+    "Query",
+    "QueryKnowledge",
     "RerankedKnowledge",
     "Reranker",
     "RetrievalError",
@@ -86,6 +91,7 @@ __all__ = [
     "StoreStats",
     "VectorIndex",
     "Where",
+    "as_query_knowledge",
     "chunk_document",
     "is_index",
     "load_file",

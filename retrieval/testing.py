@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from .embedding.embedder import Embedder, Kind, Vectors
 from .passages import KnowledgeBase, Passage
+from .query.query import Query, QueryKnowledge
 
 AWKWARD_QUERIES = (
     "",
@@ -65,18 +66,42 @@ class FakeKnowledge:
             passage if isinstance(passage, Passage) else Passage(f"p{number}", passage, f"fake-{number}.md")
             for number, passage in enumerate(passages)
         )
-        self.queries: list[str] = []
+        self.asked: list[Query] = []
         """What was asked, in order."""
+
+    @property
+    def queries(self) -> list[str]:
+        """The likeliest readings of what was asked, in order."""
+        return [query.text for query in self.asked]
 
     def search(self, query: str, k: int = 5) -> tuple[Passage, ...]:
         """Find passages that share words with the question; see ``KnowledgeBase.search``."""
-        self.queries.append(query)
-        asked = set(re.findall(r"\w+", query.lower()))
+        return self.search_query(Query.of(query), k)
+
+    def search_query(self, query: Query, k: int = 5) -> tuple[Passage, ...]:
+        """Find passages that share words with the readings, which count by weight; see ``QueryKnowledge.search_query``.
+
+        Raises:
+            ValueError: If the query has a filter, an instruction or boosts.
+        """
+        query.check_supported(self)
+        self.asked.append(query)
+        readings = query.distinct()
+        total = sum(readings.values())
         scored = (
-            replace(passage, score=len(asked & set(re.findall(r"\w+", passage.text.lower()))) / max(len(asked), 1))
+            replace(
+                passage,
+                score=sum(weight / total * _shared(reading, passage.text) for reading, weight in readings.items()),
+            )
             for passage in self.passages
         )
         return tuple(sorted((passage for passage in scored if passage.score > 0), key=lambda one: -one.score)[:k])
+
+
+def _shared(reading: str, text: str) -> float:
+    """Share of the words of a reading that a text holds."""
+    words = set(re.findall(r"\w+", reading.lower()))
+    return len(words & set(re.findall(r"\w+", text.lower()))) / max(len(words), 1)
 
 
 def check_embedder(embedder: Embedder) -> None:
@@ -108,8 +133,8 @@ def check_embedder(embedder: Embedder) -> None:
             assert vectors.shape == (2, embedder.dim), "Calls from several threads must not disturb each other."
 
 
-def check_knowledge(knowledge: KnowledgeBase, query: str = "When do you open?") -> None:
-    """Check that a knowledge base keeps its contract.
+def check_knowledge(knowledge: KnowledgeBase | QueryKnowledge, query: str = "When do you open?") -> None:
+    """Check that a knowledge base keeps its contract: that of ``search``, of ``search_query``, or of both.
 
     Args:
         knowledge: What to check.
@@ -118,22 +143,60 @@ def check_knowledge(knowledge: KnowledgeBase, query: str = "When do you open?") 
     Raises:
         AssertionError: With a sentence about what is wrong.
     """
-    found = knowledge.search(query)
-    assert 1 <= len(found) <= 5, f"search({query!r}) must give 1 to 5 passages (k is 5 unless told), gave {len(found)}."
-    for passage in found:
-        assert isinstance(passage, Passage), f"search must give Passage objects, gave {type(passage).__name__}."
+    assert isinstance(knowledge, KnowledgeBase | QueryKnowledge), "A knowledge base has search, or search_query."
+    hits: dict[str, list[str]] = {}
+    if isinstance(knowledge, KnowledgeBase):
+        hits["search"] = _check_search(knowledge.search, query, "search")
+    if isinstance(knowledge, QueryKnowledge):
+        asking = knowledge
+        hits["search_query"] = _check_search(
+            lambda text, *args, **named: asking.search_query(Query.of(text), *args, **named), query, "search_query"
+        )
+        _check_query(asking, query, hits["search_query"])
+    same = len({tuple(ids) for ids in hits.values()}) == 1
+    assert same, f"search(text) and search_query(Query.of(text)) must find the same, found {hits}."
+
+
+def _check_search(search: Callable[..., Sequence[Passage]], query: str, door: str) -> list[str]:
+    """Check one way of searching; gives the ids of what it finds."""
+    passages = search(query)
+    assert 1 <= len(passages) <= 5, (
+        f"{door}({query!r}) must give 1 to 5 passages (k is 5 by default), gave {len(passages)}."
+    )
+    for passage in passages:
+        assert isinstance(passage, Passage), f"{door} must give Passage objects, gave {type(passage).__name__}."
         assert passage.text.strip(), "A passage must hold text."
         assert passage.source, "A passage must say where it comes from."
-    ids = [passage.id for passage in found]
+    ids = [passage.id for passage in passages]
     assert len(set(ids)) == len(ids), f"The ids within one result must differ, are {ids}."
-    scores = [passage.score for passage in found]
+    scores = [passage.score for passage in passages]
     assert scores == sorted(scores, reverse=True), f"Passages must be sorted by score, best first, got {scores}."
-    assert [passage.id for passage in knowledge.search(query, k=1)] == ids[:1], "k=1 must give the best alone."
-    assert [passage.id for passage in knowledge.search(query, 5)] == ids, "The same question must find the same."
+    assert [passage.id for passage in search(query, k=1)] == ids[:1], "k=1 must give the best alone."
+    assert [passage.id for passage in search(query, 5)] == ids, "The same question must find the same."
     for awkward in AWKWARD_QUERIES:
-        assert len(knowledge.search(awkward, 3)) <= 3, f"search({awkward[:40]!r}, 3) gave more than 3 passages."
+        assert len(search(awkward, 3)) <= 3, f"{door}({awkward[:40]!r}, 3) gave more than 3 passages."
     for blank in AWKWARD_QUERIES[:2]:
-        assert not knowledge.search(blank), "A question without words must find nothing."
+        assert not search(blank), "A question without words must find nothing."
     with ThreadPoolExecutor(4) as threads:
-        for again in threads.map(lambda _: knowledge.search(query), range(16)):
+        for again in threads.map(lambda _: search(query), range(16)):
             assert [passage.id for passage in again] == ids, "Searches in several threads must not disturb each other."
+    return ids
+
+
+def _check_query(knowledge: QueryKnowledge, query: str, ids: Sequence[str]) -> None:
+    """Check what a query holds beside a text; `ids` are what it finds for the text alone."""
+    listed = knowledge.search_query(Query.of(["", query], [0.1, 0.9]))
+    assert [passage.id for passage in listed] == ids, "A reading without words must not count."
+    assert not knowledge.search_query(Query(())), "A query without readings must find nothing."
+    assert len(knowledge.search_query(Query.of(query, history=["Hello.", *AWKWARD_QUERIES]), 3)) <= 3, (
+        "A query with a history gave more than k passages."
+    )
+    source = knowledge.search_query(Query.of(query), 1)[0].source
+    for where, fits in (({"source": source}, {source}), ({"no-such-key": "x"}, set[str]())):
+        try:
+            passages = knowledge.search_query(Query.of(query, where=where))
+        except ValueError:  # refused
+            continue
+        assert {passage.source for passage in passages} <= fits, (
+            f"The filter {where!r} was ignored: honour it, or refuse it with a ValueError (Query.check_supported)."
+        )

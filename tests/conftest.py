@@ -1,11 +1,18 @@
-"""Fixtures that every test may ask for: where the real weights are."""
+"""How hypothesis draws its examples, and the fixtures that every test may ask for: where the real weights are."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vivavoce.agent import weights
 from vivavoce.agent.weights.registry import ASR, EMBEDDING, LLM
+
+# The same examples in every run, by hand and where CI is set; HYPOTHESIS_PROFILE=random draws many others.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("random", max_examples=5_000, derandomize=False, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,6 +10,8 @@ from importlib import metadata
 from typing import Any
 
 from .. import weights
+from .console import tell
+from .options import Json
 
 _BASE = "pip install vivavoce"
 _PACKAGES = {
@@ -46,6 +48,12 @@ class Finding:
     def as_text(self) -> str:
         """The line for people."""
         return f"{self.check:24} {self.state}" + (f"  → {self.fix}" if self.fix else "")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which weights are here, and what would run where."""
+    for finding in examine():
+        tell(finding.as_json(), as_json, finding.as_text())
 
 
 def examine() -> Iterator[Finding]:

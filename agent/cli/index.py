@@ -24,9 +24,11 @@ from vivavoce.retrieval import (
 from .. import weights
 from ..concurrency import in_thread
 from ..errors import ConfigError
+from ..model.chat import Device
 from ..model.embedder import default_embedder
 from ..weights.registry import EMBEDDING
-from .console import DeviceOption, Json, device_name, err, out, progress, read_filter, tell
+from .console import err, out, progress, tell
+from .options import DeviceOption, Json, read_filter
 
 
 class _UpdateUnlessNamed(TyperGroup):
@@ -65,7 +67,7 @@ def add(folder: Folder, out_dir: Out, device: DeviceOption = "auto", as_json: Js
 @index_app.command()
 def delete(
     index: Index,
-    source: Annotated[list[str] | None, typer.Option("--source", help="A document; may come again.")] = None,
+    source: Annotated[list[str] | None, typer.Option("--source", help="A document; may be given again.")] = None,
     where: Annotated[str, typer.Option(help='Documents that a filter holds for, as JSON: {"year": 2020}.')] = "",
     as_json: Json = False,
 ) -> None:
@@ -122,20 +124,19 @@ def verify(index: Index, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _changed(folder: Path, index: Path, device: str, as_json: bool, *, whole: bool) -> None:
+def _changed(folder: Path, index: Path, device: Device, as_json: bool, *, whole: bool) -> None:
     if is_index(folder):
         raise ConfigError(f"{folder} is an index already: name the folder of the documents", stage="config")
     with progress() as advance:
         weights.resolve(EMBEDDING, progress=advance)
-        on = device_name(device)
 
         def work() -> tuple[Changes, int, int]:
             loaded = load_folder(folder)  # first: nothing is made of a folder that cannot be read
-            embedder = default_embedder(on)
+            embedder = default_embedder(device)
             try:
-                knowledge = LocalKnowledge.open(index, embedder, device=on)
+                knowledge = LocalKnowledge.open(index, embedder, device=device)
             except IndexNotFound:
-                knowledge = LocalKnowledge.create(index, embedder, device=on)
+                knowledge = LocalKnowledge.create(index, embedder, device=device)
             except (IndexCorrupt, EmbedderMismatch) as error:
                 if not whole:
                     raise
@@ -143,7 +144,7 @@ def _changed(folder: Path, index: Path, device: str, as_json: bool, *, whole: bo
                 # All of it in memory first: what is there stays until it can be replaced.
                 documents = loaded.documents
                 told = _embedding(advance)
-                knowledge = LocalKnowledge.from_documents(documents, embedder, device=on, progress=told)
+                knowledge = LocalKnowledge.from_documents(documents, embedder, device=device, progress=told)
                 knowledge.save(index)
                 return Changes(len(documents), embedded=len(knowledge)), len(knowledge), len(knowledge.sources)
             with knowledge:

@@ -1,61 +1,68 @@
-"""Transcription while somebody speaks, in a terminal."""
+"""Transcription while somebody speaks: its events, and how they are printed."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
-from vivavoce.speech import Recognizer, frames
+from vivavoce.speech import Audio, Recognizer, Transcript, frames
 from vivavoce.speech.live.events import Draft, Final, Partial, StreamEvent
 from vivavoce.speech.live.hearing import listening, quickened
 from vivavoce.speech.live.microphone import in_real_time, microphone
 from vivavoce.speech.sound.segments import SpeechEnded, SpeechStarted
 
 
-def transcribe_live(
+class WithHotwords:
+    """A recogniser that always expects some words, for a stream, which names none.
+
+    Args:
+        recognizer: Hears.
+        hotwords: Words that are likely to be said, in every call.
+    """
+
+    def __init__(self, recognizer: Recognizer, hotwords: Sequence[str]) -> None:
+        self._recognizer = recognizer
+        self._hotwords = tuple(hotwords)
+
+    def transcribe(
+        self, audio: Audio, *, n_best: int = 5, prompt: str = "", hotwords: Sequence[str] = ()
+    ) -> Transcript:
+        """See ``Recognizer.transcribe``."""
+        return self._recognizer.transcribe(audio, n_best=n_best, prompt=prompt, hotwords=(*self._hotwords, *hotwords))
+
+
+def heard_live(
     source: Path | None,
     recognizer: Recognizer,
-    console: Console,
     *,
     n_best: int = 5,
-    endpoint_delay: float | None = None,
+    hotwords: Sequence[str] = (),
     realtime: bool = False,
-    as_json: bool = False,
-) -> None:
-    """Show what is said while it is said.
+) -> Iterator[StreamEvent]:
+    """What is said, while it is said.
 
     Args:
         source: A recording, or None for the microphone.
-        recognizer: Any.
-        console: Where people see it.
+        recognizer: Any; Whisper is made quick.
         n_best: Length of the final lists at most.
-        endpoint_delay: Seconds of silence that end an utterance; by default they adapt to the speaker's pauses.
+        hotwords: Words that are likely to be said.
         realtime: Play a recording as fast as it was spoken, not as fast as it can be decoded.
-        as_json: One event a line on stdout instead.
 
     Raises:
-        AudioError: If the recording cannot be read.
-        ConfigError: If there is no microphone.
+        AudioError: If the recording cannot be read, or there is no microphone.
     """
     if source is None:
         sound = microphone()
     else:
         sound = in_real_time(frames(source)) if realtime else frames(source)
     lists, partials = quickened(recognizer)
-    with listening(
-        lists, partials, n_best=n_best, endpoint_delay=endpoint_delay, threaded=source is None or realtime
-    ) as stream:
-        for event in stream.walk(sound):
-            if as_json:
-                sys.stdout.write(json.dumps(event_json(event), ensure_ascii=False) + "\n")
-                sys.stdout.flush()
-            elif (shown := _shown(event)) is not None:
-                console.print(shown)
+    if hotwords:
+        lists, partials = WithHotwords(lists, hotwords), WithHotwords(partials, hotwords)
+    with listening(lists, partials, n_best=n_best, threaded=source is None or realtime) as stream:
+        yield from stream.walk(sound)
 
 
 def event_json(event: StreamEvent) -> dict[str, Any]:
@@ -70,20 +77,26 @@ def event_json(event: StreamEvent) -> dict[str, Any]:
         case SpeechEnded(start=start, end=end):
             return {"event": "speech_ended", "start": round(start, 3), "end": round(end, 3)}
         case Final(transcript, _, start, end):
-            listed = [
-                {"text": h.text, "log_prob": h.log_prob, "posterior": posterior, "n_tokens": h.n_tokens}
-                for h, posterior in zip(transcript.hypotheses, transcript.posteriors(), strict=True)
-            ]
-            line = {"event": "final", "start": round(start, 3), "end": round(end, 3), "hypotheses": listed}
-            line |= {"is_speech": transcript.is_speech, "language": transcript.language, "revised": event.revised}
+            line = {"event": "final", "start": round(start, 3), "end": round(end, 3)}
+            line |= {"hypotheses": hypotheses_json(transcript), "is_speech": transcript.is_speech}
+            line |= {"language": transcript.language, "revised": event.revised}
             return line if transcript.is_speech else {**line, "reason": transcript.reason}
 
 
-def _shown(event: StreamEvent) -> Text | None:
+def event_text(event: StreamEvent) -> Text | None:
+    """The event for people: the words so far, and those that are final; None for what is not shown."""
     match event:
         case Partial(committed, tentative, at):
             return Text.assemble((f"{at:7.2f}  ", "dim"), committed, (tentative, "dim italic"))
         case Final(transcript, _, _, end):
-            said = (transcript.text, "bold") if transcript.is_speech else (f"nothing: {transcript.reason}", "yellow")
-            return Text.assemble((f"{end:7.2f}  ", "dim"), said)
+            words = (transcript.text, "bold") if transcript.is_speech else (f"nothing: {transcript.reason}", "yellow")
+            return Text.assemble((f"{end:7.2f}  ", "dim"), words)
     return None
+
+
+def hypotheses_json(transcript: Transcript) -> list[dict[str, Any]]:
+    """An N-best list as the command line prints it, best first."""
+    return [
+        {"text": h.text, "log_prob": h.log_prob, "posterior": posterior, "n_tokens": h.n_tokens}
+        for h, posterior in zip(transcript.hypotheses, transcript.posteriors(), strict=True)
+    ]

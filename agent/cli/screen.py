@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vivavoce.retrieval import Passage
+from vivavoce.speech.live.events import StreamEvent
 
-from ..turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded
+from ..turn.events import Decided, Event, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded, Understood
 
 
 class Screen:
@@ -31,9 +32,9 @@ class Screen:
         if not self._as_json:
             self._console.rule(Text(name), align="left")
 
-    def show(self, event: Event, *, spoken_to: Path | None = None) -> None:
-        """Show an event; a spoken answer is written to `spoken_to` first."""
-        if isinstance(event, Saying | Speaking):
+    def show(self, event: Event | StreamEvent, *, spoken_to: Path | None = None) -> None:
+        """Show an event of a turn; a spoken answer is written to `spoken_to` first."""
+        if isinstance(event, Saying | Speaking | StreamEvent):
             return
         if isinstance(event, Spoke):
             if spoken_to is None:
@@ -68,6 +69,13 @@ def _shown(event: Event) -> Any:
     match event:
         case Heard():
             return hypotheses_table(event.as_json())
+        case Understood(outcome):
+            words = [outcome.intent, *(f"{slot}={value}" for slot, value in outcome.slots.items())]
+            if outcome.ignored:
+                words.append("ignored")
+            if outcome.transcript is not None:
+                words.append(f"heard as {outcome.transcript.text!r}")
+            return Text.assemble(f"{outcome.skill}: ", " ".join(filter(None, words)), (f"  ({outcome.reason})", "dim"))
         case Decided(decision):
             does = "looks it up" if decision.retrieve else "answers at once"
             return Text.assemble(

@@ -14,8 +14,6 @@ from .. import weights
 from ..errors import ConfigError
 from ..understanding.intents import Heard, IntentClassifier, plainly, readings
 
-FIELDS = ("asr", "text", "hypotheses")
-
 
 def evaluate_intents(
     classifier: IntentClassifier,

@@ -41,14 +41,10 @@ class Noise:
     def over(self, audio: Audio, seed: int) -> Audio:
         """The recording with a stretch of one of the noises, both chosen by `seed`; scaled down if it would clip."""
         random = np.random.default_rng(seed)
-        noise = self.sounds[random.integers(len(self.sounds))].samples
+        noise = self.sounds[random.integers(len(self.sounds))].resampled(audio.rate).samples
         length = len(audio.samples)
         noise = np.tile(noise, -(-(length + 1) // max(1, len(noise))))
         start = int(random.integers(len(noise) - length))
-        stretch = noise[start : start + length]
-        level = float(np.sqrt(np.mean(np.square(stretch, dtype=np.float64)))) if length else 0.0
-        if level == 0.0:
-            return audio
-        gain = audio.active_rms / level / 10 ** (self.snr / 20)
-        mixed = audio.samples + gain * stretch
-        return Audio((mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32), audio.rate)
+        stretch = Audio(noise[start : start + length], audio.rate)
+        # Silence has no level to mix at.
+        return audio.mixed_with(stretch, self.snr) if audio.active_rms and stretch.rms else audio

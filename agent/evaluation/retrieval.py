@@ -13,7 +13,8 @@ from vivavoce.retrieval import (
     Document,
     Embedder,
     LocalKnowledge,
-    RerankedKnowledge,
+    Query,
+    QueryKnowledge,
     SearchOptions,
 )
 
@@ -51,7 +52,7 @@ def index_whole(
 
 
 def evaluate_retrieval(
-    knowledge: LocalKnowledge | RerankedKnowledge,
+    knowledge: QueryKnowledge,
     questions: Sequence[Question],
     relevant: Mapping[str, Mapping[str, int]],
     progress: weights.Progress | None = None,
@@ -79,7 +80,7 @@ def evaluate_retrieval(
     for question in watched(asked, progress, "searching"):
         began = time.perf_counter()
         weights = [1 / (place + 1) for place in range(len(question.texts))]
-        passages = knowledge.search_many(question.texts, weights, k=depth)
+        passages = knowledge.search_query(Query.of(question.texts, weights), depth)
         spent = time.perf_counter() - began
         ranked = list({passage.source: passage.score for passage in reversed(passages)}.items())[::-1]
         ranked.sort(key=lambda pair: -pair[1])
@@ -99,20 +100,32 @@ def measures(ranked: Sequence[str], relevant: Mapping[str, int]) -> dict[str, fl
     """How well one ranking answers: recall at 1, 5 and 10, reciprocal rank among 5, nDCG among 10, all in [0, 1].
 
     Recall counts a question as answered if any passage that answers it is there (success at k), as papers on open
-    questions do; with one answer a question both are the same.
+    questions do; with one answer a question both are the same. nDCG is trec_eval's (Järvelin and Kekäläinen 2002,
+    https://doi.org/10.1145/582415.582418): the gain is the grade, discounted by the binary logarithm of the place
+    plus 1.
+
+    Args:
+        ranked: Names of passages, best first, each once.
+        relevant: Those that answer the question, each with a grade above 0; at least one.
+
+    Raises:
+        ImportError: If the `train` extra is not installed.
     """
-    places = [place for place, source in enumerate(ranked, start=1) if source in relevant]
-    best = places[0] if places else math.inf
-    gain = sum(relevant[ranked[place - 1]] / math.log2(place + 1) for place in places if place <= DEPTH)
-    ideal = sorted(relevant.values(), reverse=True)[:DEPTH]
-    most = sum(grade / math.log2(place + 1) for place, grade in enumerate(ideal, start=1))
-    return {
-        "recall@1": float(best <= 1),
-        "recall@5": float(best <= 5),
-        "recall@10": float(best <= 10),
-        "mrr@5": 1 / best if best <= 5 else 0.0,
-        "ndcg@10": gain / most,
+    try:
+        from ir_measures import RR, Success, calc_aggregate, nDCG
+    except ImportError as error:
+        raise ImportError("Measuring rankings needs the package ir-measures: pip install 'vivavoce[train]'") from error
+
+    named = {
+        "recall@1": Success @ 1,
+        "recall@5": Success @ 5,
+        "recall@10": Success @ 10,
+        "mrr@5": RR @ 5,
+        "ndcg@10": nDCG @ 10,
     }
+    run = {name: -float(place) for place, name in enumerate(ranked)}  # equal scores would be ordered by name
+    values = calc_aggregate(named.values(), {"question": dict(relevant)}, {"question": run})
+    return {name: float(values[measure]) for name, measure in named.items()}
 
 
 def summary(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -148,16 +161,16 @@ def evaluate_dialogues(
     items = []
     for row in watched(wanted, progress, "searching"):
         readings, weights = _heard(row["turn"])
-        said = [str(turn["text"]) for turn in row["history"]]
+        query = Query.of(readings, weights, history=[str(turn["text"]) for turn in row["history"]])
         began = time.perf_counter()
-        passages = search.search_dialogue(readings, weights, said, k=5 * DEPTH)
+        passages = search.search_query(query, 5 * DEPTH)
         spent = time.perf_counter() - began
         ranked = list(dict.fromkeys(passage.source for passage in passages))
         items.append(
             {
                 "id": row.get("id"),
                 "query": readings[0],
-                "spoken_of": search.spoken_of(readings, said),
+                "spoken_of": search.spoken_of(query),
                 "found": ranked[:DEPTH],
                 **measures(ranked, {str(name): 1 for name in row["doc_ids"]}),
                 "ms": 1000 * spent,

@@ -7,13 +7,16 @@ import functools
 import inspect
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vivavoce.retrieval import DeviceUnavailable
+from vivavoce.retrieval.embedding.identity import model_name
+from vivavoce.retrieval.embedding.loading import quiet_loading, torch_device
 
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError, ModelUnavailable
@@ -96,8 +99,8 @@ class TransformersChatModel:
 
         Args:
             folder: With config, safetensors and a tokenizer that has a chat template.
-            read_out: The trained reader of P(``<RET>``); without one it is the probability that the answer begins like
-                the sentinel's text.
+            read_out: The trained reader of P(``<RET>``); without one it is the probability that the answer begins with
+                the sentinel's text, all of its tokens.
             device: ``auto`` takes the GPU if there is one.
             options: How it runs.
 
@@ -108,7 +111,7 @@ class TransformersChatModel:
         self.options = options or LocalModelOptions()
         self.device = pick_device(device)
         self.tokenizer, self.model = on_model_thread(lambda: self._load(folder))
-        self.name = Path(folder).name
+        self.name = model_name(folder)
         self.read_out = read_out
         if read_out is not None:
             read_out.check(self.model.config)
@@ -198,7 +201,7 @@ class TransformersChatModel:
 
         dtype = pick_dtype(self.options.dtype, self.device)
         try:
-            with _quietly():
+            with quiet_loading():
                 tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
                 model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -246,9 +249,11 @@ class LocalGeneration:
         Raises:
             GenerationError: If the generation is closed, or the prompt gets longer than the model can read.
         """
-        self._messages += messages
-        tokens = self._model.tokens(self._messages)
+        self._alive()
+        longer = [*self._messages, *messages]
+        tokens = self._model.tokens(longer)
         on_model_thread(lambda: self._read(tokens))
+        self._messages = longer
 
     def stream(self, max_tokens: int = 96) -> Iterator[str]:
         """Greedy decoding; see ``Generation.stream``."""
@@ -292,20 +297,24 @@ class LocalGeneration:
         log_probs = self._logits[0].float().log_softmax(-1)
         top = log_probs.topk(2).values
         return FirstToken(
-            ret_probability=self._ret_probability(log_probs),
+            ret_probability=self._ret_probability(),
             top_probability=float(top[0].exp()),
             margin=float(top[0] - top[1]),
             entropy=float(-(log_probs.exp() * log_probs).nansum()),
         )
 
-    def _ret_probability(self, log_probs: Any) -> float:
+    def _ret_probability(self) -> float:
         read_out = self._model.read_out
         if read_out is not None:
             return read_out.probability(self.state(read_out.layer))
-        first_of_sentinel = self._model.tokenizer(SENTINEL, add_special_tokens=False).input_ids[0]
-        return float(log_probs[first_of_sentinel].exp())
+        # All of the sentinel's tokens: the first alone, "<" for many tokenizers, begins "<b>" as well.
+        return float(self._log_probs(SENTINEL).sum().exp())
 
     def _score(self, answer: str) -> float:
+        return float(self._log_probs(answer).mean())
+
+    def _log_probs(self, answer: str) -> Any:
+        """Log-probabilities of an answer's tokens from here; float32, shape (tokens,), nats. The stream stays."""
         import torch
 
         stream = self._alive()
@@ -320,8 +329,7 @@ class LocalGeneration:
                 logits = torch.cat([logits, cached_forward(self._model.model, new, cache).logits[0]])
                 if not sliding:
                     cache.crop(1 - len(ids))
-            log_probs = logits.float().log_softmax(-1)
-            return float(log_probs[torch.arange(len(ids)), ids].mean())
+            return logits.float().log_softmax(-1)[torch.arange(len(ids)), ids]
 
     def _pieces(self, max_tokens: int) -> Iterator[str]:
         self._alive()
@@ -362,34 +370,18 @@ def _cache_name(forward: Any) -> str:
     return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without transformers' progress bar, which would be drawn into the user's terminal for less than a second."""
-    from transformers.utils import logging
-
-    transformers_logging: Any = logging
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
 def pick_device(device: Device) -> str:
     """The device to run on.
 
     Raises:
         ConfigError: If cuda is asked for and there is none.
     """
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda, not {device!r}", stage="config")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("There is no CUDA device here: take device auto or cpu", stage="config")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return torch_device(device)
+    except DeviceUnavailable as error:
+        raise ConfigError("There is no CUDA device here: take device auto or cpu", stage="config") from error
+    except ValueError as error:
+        raise ConfigError(f"device must be auto, cpu or cuda, not {device!r}", stage="config") from error
 
 
 def pick_dtype(dtype: str, device: str) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..weights import REGISTRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,9 @@ class ReadOut:
         """
         if config.hidden_size != len(self.weights) or not 0 <= self.layer <= config.num_hidden_layers:
             raise ConfigError(
-                f"The read-out was trained on {self.model} (layer {self.layer}, width {len(self.weights)}); this model "
-                f"has {config.num_hidden_layers} layers of width {config.hidden_size}: `vivavoce calibrate` makes one",
+                f"The read-out was trained on {self.model} (layer {self.layer}, width {len(self.weights)}); this "
+                f"model has {config.num_hidden_layers} layers of width {config.hidden_size}: "
+                "`vivavoce train read-out` makes one",
                 stage="config",
             )
 
@@ -75,12 +77,14 @@ class ReadOut:
             return cls(str(data["model"]), int(data["layer"]), weights, float(data["bias"]), float(data["threshold"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} is no read-out ({error}): `vivavoce calibrate` makes one", stage="config"
+                f"{path} is no read-out ({error}): `vivavoce train read-out` makes one", stage="config"
             ) from error
 
     @classmethod
     def shipped(cls, model: str) -> Self | None:
         """The reader that comes with the package for a model of the registry; None if there is none."""
+        if model not in REGISTRY:  # else a name such as "../x" would be read as a path
+            return None
         path = resources.files("vivavoce.agent") / "data" / f"{model}.json"
         with resources.as_file(path) as file:
             return cls.load(file) if file.is_file() else None

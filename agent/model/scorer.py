@@ -1,8 +1,7 @@
-"""How probable a sentence is as language, and the choosers by name that an N-best list is rescored with.
+"""How probable a sentence is as language, which an N-best list is rescored with (``speech.LanguageChooser``).
 
 scorer = LanguageScorer(model)
 scorer.score(["It's hard to recognise speech.", "It's hard to wreck a nice beach."])
-open_chooser("lm", model=model).choose(transcript).text
 """
 
 from __future__ import annotations
@@ -13,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from vivavoce.retrieval.embedding.identity import fingerprint_of, sampled_bytes, weights_digest
+from vivavoce.retrieval.embedding.llm import like_lengths
 
 from ..concurrency import on_model_thread
 from ..errors import ConfigError, GenerationError
@@ -72,8 +74,14 @@ class LanguageScorer:
         # Text in training follows the token that separates documents, which SmolLM2's tokenizer calls unknown.
         start = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.bos_token_id
         self._start = [tokenizer.eos_token_id if start is None else start]
-        self._worn = [] if adapter is None else _merged(chat.model, Path(adapter))
-        self._read: tuple[list[int], Any] | None = None  # the context that was read last, and its keys and values
+        self._adapted = [] if adapter is None else _merged(chat.model, Path(adapter))
+        self._cached: tuple[list[int], Any] | None = None  # the context that was read last, and its keys and values
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two scorers if and only if they give the same scores (weights, adapter and opening)."""
+        merged = [sampled_bytes(weight).hex() for _, weight in self._adapted]
+        return fingerprint_of("language scorer", weights_digest(self._chat.model), merged, self.options.opening)
 
     def score(self, texts: Sequence[str], *, context: str = "") -> tuple[float, ...]:
         """Sum of the log-probabilities of each text's tokens and of the line's end behind it, in nats.
@@ -87,21 +95,21 @@ class LanguageScorer:
         """
         if not texts:
             return ()
-        return on_model_thread(lambda: self._dressed(texts, context))
+        return on_model_thread(lambda: self._score_adapted(texts, context))
 
     def lengths(self, texts: Sequence[str]) -> tuple[int, ...]:
         """How many tokens each text is read as, the line's end included."""
         return tuple(len(self._ids(" ".join(text.split()) + "\n")) for text in texts)
 
-    def _dressed(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
+    def _score_adapted(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
         """Score with the adapter's weights in the place of the model's, which are put back as they were."""
-        bare = [weight.data for weight, _ in self._worn]
+        bare = [weight.data for weight, _ in self._adapted]
         try:
-            for weight, merged in self._worn:
+            for weight, merged in self._adapted:
                 weight.data = merged
             return self._score(texts, context)
         finally:
-            for (weight, _), data in zip(self._worn, bare, strict=True):
+            for (weight, _), data in zip(self._adapted, bare, strict=True):
                 weight.data = data
 
     def _score(self, texts: Sequence[str], context: str) -> tuple[float, ...]:
@@ -117,7 +125,7 @@ class LanguageScorer:
         if len(before) + longest > limit:
             before = self._start + before[len(before) + longest + 1 - limit :]
         scores = [0.0] * len(lines)
-        for batch in _batches(lines, self.options.batch_tokens):
+        for batch in like_lengths([len(line) for line in lines], self.options.batch_tokens):
             for index, score in zip(batch, self._forward(before, [lines[i] for i in batch]), strict=True):
                 scores[index] = score
         return tuple(scores)
@@ -153,14 +161,14 @@ class LanguageScorer:
         import torch
         from transformers import DynamicCache
 
-        if self._read is None or self._read[0] != tokens:
+        if self._cached is None or self._cached[0] != tokens:
             cache = DynamicCache(config=self._chat.model.config)
             if tokens:
                 cached_forward(
                     self._chat.model, torch.tensor([tokens], device=self._chat.device), cache, logits_to_keep=1
                 )
-            self._read = (tokens, cache)
-        return copy.deepcopy(self._read[1])
+            self._cached = (tokens, cache)
+        return copy.deepcopy(self._cached[1])
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._chat.tokenizer(text, add_special_tokens=False).input_ids
@@ -197,13 +205,3 @@ def _common(lines: Sequence[list[int]]) -> int:
     """How many leading tokens all lines share."""
     first, last = min(lines), max(lines)
     return next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-
-
-def _batches(lines: Sequence[list[int]], tokens: int) -> list[list[int]]:
-    """Indices of lines that are read together: neighbours in length, padded to at most so many tokens."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lines)), key=lambda i: len(lines[i])):
-        if not batches or (len(batches[-1]) + 1) * len(lines[index]) > tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

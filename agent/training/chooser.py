@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +16,25 @@ from vivavoce.speech.lists.choosing import LanguageChooser, SentenceScorer, may_
 from vivavoce.speech.lists.evidence import BY_HAND, EVIDENCE, fit_weights
 
 from .. import weights
+from ..checkpoint import Checkpoint, Run
 from ..errors import ConfigError
 from ..evaluation.metrics import errors
 from ..evaluation.nbest import ranked, texts_of
 from ..evaluation.rows import read_rows
 
-logger = logging.getLogger(__name__)
-
 _FOLDS = 5
 _FEWEST = 50
+_SAVE_EVERY = 25
+"""Lists between two checkpoints."""
+
+
+class IdentifiedScorer(SentenceScorer, Protocol):
+    """A scorer that says which model it scores with."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two scorers if and only if they give the same scores."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,7 @@ class _Judged:
 def train_chooser(
     data: Sequence[Path],
     out: Path,
-    scorer: SentenceScorer,
+    scorer: IdentifiedScorer,
     *,
     shrinkage: float = 1e-3,
     limit: int | None = None,
@@ -50,7 +58,7 @@ def train_chooser(
 ) -> dict[str, Any]:
     """Weigh the evidence of lists so that the fewest word errors are expected; write the weights with their card.
 
-    What the language model says is kept beside `out` until all is done: a run that is broken off goes on from there.
+    What lists say is kept in a checkpoint beside `out` until all is done: a run that is broken off goes on from there.
 
     Args:
         data: Files of rows with `hypotheses` (best first), `text`, and, where the recogniser gave them, `scores`: the
@@ -65,19 +73,25 @@ def train_chooser(
         The card: data, settings, word error rates on lists that were left out (every fifth in turn).
 
     Raises:
-        ConfigError: If a file has another form, or too few lists hold readings with more and with fewer errors.
+        ConfigError: If a file has another form, too few lists hold readings with more and with fewer errors, or the
+            checkpoint is damaged or of another run.
     """
     rows = [row for path in data for row in read_rows(path, ("hypotheses", "text"), limit)]
-    kept = _Kept(out.with_name(out.name + ".part"))
-    weigher = LanguageChooser(_Remembering(scorer, kept))
-    lists: list[_Judged | None] = []
-    for number, row in enumerate(rows, start=1):
+    weigher = LanguageChooser(scorer)
+    examples = ([row["hypotheses"], row["text"], row.get("scores")] for row in rows)
+    settings = {"evidence": list(EVIDENCE), "longest": weigher.options.longest, "shrinkage": shrinkage}
+    checkpoint = Checkpoint(out.with_name(f"{out.name}.checkpoint"), Run.of(examples, settings, scorer.fingerprint))
+    lists = _restored(checkpoint.load())
+    for number, row in enumerate(rows[len(lists) :], start=len(lists) + 1):
         transcript = ranked(texts_of(row["hypotheses"], number), row.get("scores"))
         lists.append(_judged(weigher, transcript, str(row["text"])))
+        if number % _SAVE_EVERY == 0:
+            checkpoint.save({"lists": [_as_plain(judged) for judged in lists]})
         if progress is not None:
             progress(number, len(rows), "reading lists")
     telling = sum(judged is not None and len(set(judged.errors)) > 1 for judged in lists)
     if telling < _FEWEST:
+        checkpoint.remove()  # more data makes it another run
         raise ConfigError(
             f"only {telling} of {len(rows)} lists hold readings with more and with fewer errors: give at least "
             f"{_FEWEST}",
@@ -103,7 +117,7 @@ def train_chooser(
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    kept.forget()
+    checkpoint.remove()
     return card
 
 
@@ -116,6 +130,19 @@ def _judged(weigher: LanguageChooser, transcript: Transcript, text: str) -> _Jud
     seen = weigher.weigh(transcript, texts) if len(texts) > 1 else np.zeros((1, len(EVIDENCE)))
     allowed = tuple(may_replace(texts[0], reading) for reading in texts)
     return _Judged(seen, tuple(count for count, _ in wrong), allowed, wrong[0][1])
+
+
+def _as_plain(judged: _Judged | None) -> dict[str, Any] | None:
+    """In the types that a checkpoint holds."""
+    return None if judged is None else {**asdict(judged), "evidence": judged.evidence.tolist()}
+
+
+def _restored(state: dict[str, Any] | None) -> list[_Judged | None]:
+    """The lists of a checkpoint."""
+    return [
+        None if plain is None else _Judged(**{**plain, "evidence": np.array(plain["evidence"], np.float64)})
+        for plain in (state["lists"] if state is not None else ())
+    ]
 
 
 def _fit(lists: Sequence[_Judged | None], shrinkage: float) -> dict[str, float]:
@@ -137,44 +164,3 @@ def _chosen(weights: dict[str, float], lists: Sequence[_Judged | None]) -> int:
             gains = np.where(judged.allowed, judged.evidence @ row, -np.inf)
             total += judged.errors[int(gains.argmax())]
     return total
-
-
-class _Kept:
-    """Scores of lists that were read, one a line, until they are not needed any more."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.scores: dict[str, list[float]] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    key, *scores = json.loads(line)
-                except ValueError:  # the line that was being written when the run broke off
-                    continue
-                self.scores[str(key)] = [float(score) for score in scores]
-            logger.info("going on from %d lists of %s", len(self.scores), path)
-
-    def add(self, key: str, scores: Sequence[float]) -> None:
-        self.scores[key] = list(scores)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, *scores]) + "\n")
-
-    def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-class _Remembering:
-    """A scorer that reads no list twice."""
-
-    def __init__(self, scorer: SentenceScorer, kept: _Kept) -> None:
-        self._scorer, self._kept = scorer, kept
-
-    def score(self, texts: Sequence[str], *, context: str = "") -> Sequence[float]:
-        key = hashlib.sha256(json.dumps([context, *texts]).encode()).hexdigest()[:24]
-        if len(self._kept.scores.get(key, ())) != len(texts):
-            self._kept.add(key, [float(score) for score in self._scorer.score(texts, context=context)])
-        return self._kept.scores[key]
-
-    def lengths(self, texts: Sequence[str]) -> Sequence[int]:
-        return self._scorer.lengths(texts)

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vivavoce.retrieval.embedding.adapter import (
-    write,
-)
+from vivavoce.retrieval.embedding.adapter import write
 from vivavoce.retrieval.embedding.embedder import Embedder
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.errors import EmbeddingError
 
+from ..checkpoint import Checkpoint, Run
 from ..weights import Progress
-from .plan import EmbedderTraining, Misheard, Pair, all_texts, plan_steps, text_sizes
-from .student import Learner, Student
-
-logger = logging.getLogger(__name__)
+from .descent import Descent, first_and_last
+from .plan import EmbedderTrainingOptions, Mishear, Pair, all_texts, plan_steps, text_sizes
+from .student import Objective, Student
 
 
 def train_embedder(
@@ -36,8 +32,8 @@ def train_embedder(
     out: str | Path,
     *,
     teacher: Embedder | None = None,
-    misheard: Misheard | None = None,
-    options: EmbedderTraining | None = None,
+    misheard: Mishear | None = None,
+    options: EmbedderTrainingOptions | None = None,
     seed: int = 0,
     about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -70,11 +66,12 @@ def train_embedder(
 
     Raises:
         LoadingError: If there are too few pairs or texts for one step.
-        EmbeddingError: If the model has too few layers, or the checkpoint is of another run.
+        EmbeddingError: If the model has too few layers.
+        ConfigError: If the checkpoint is damaged, or of another run.
     """
     import torch
 
-    options = options or EmbedderTraining()
+    options = options or EmbedderTrainingOptions()
     if teacher is not None and teacher.dim != options.dim:
         raise EmbeddingError(
             f"The teacher's vectors have {teacher.dim} dimensions, not {options.dim}: set dim to that."
@@ -84,108 +81,50 @@ def train_embedder(
     student = Student(model, tokenizer, options)
     generation = None
     if options.generation:
-        generation = partial(question_log_likelihoods, model, tokenizer, max_tokens=options.cut)
-    learner = Learner(student, list(pairs), all_texts(pairs, texts), teacher, misheard, generation, options)
+        generation = partial(question_log_likelihoods, model, tokenizer, max_tokens=options.train_tokens)
+    objective = Objective(student, list(pairs), all_texts(pairs, texts), teacher, misheard, generation, options)
     optimizer = torch.optim.AdamW(
         [
-            {"params": student.beside, "lr": options.learning_rate},
-            {"params": student.projecting, "lr": options.learning_rate / 5},  # it begins near its goal
+            {"params": student.lora, "lr": options.learning_rate},
+            {"params": student.projection, "lr": options.learning_rate / 5},  # it begins near its goal
             *({"params": part, "lr": rate, "weight_decay": 0.0} for part, rate in student.lexical_rates),
         ],
         weight_decay=0.01,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_falling(step, len(steps)))
     folder = Path(out)
-    run = _digest(asdict(options), seed, len(pairs), len(texts), pairs[:1], texts[:1])
-    checkpoint = _Checkpoint(folder / "checkpoint.pt", run)
-    losses = checkpoint.load(student, optimizer, schedule)
+    settings = {
+        **asdict(options),
+        "teacher": teacher.fingerprint if teacher else None,
+        "misheard": misheard is not None,
+    }
+    run = Run.of(chain(pairs, texts), settings, weights_digest(model), seed)
+    checkpoint = Checkpoint(folder / "checkpoint.pt", run)
+    descent = Descent(
+        student.parameters, optimizer, checkpoint, steps=len(steps), warmup=0.05, save_every=options.save_every
+    )
     began = time.monotonic()
-    if not losses:
-        learner.fit_lexical()
-        learner.fit_projection(random.Random(seed), progress)
-    for number, step in enumerate(steps[len(losses) :], start=len(losses) + 1):
-        loss = learner.loss(step, random.Random(f"{seed} {number}"))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(student.trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    if not descent.done:
+        objective.fit_lexical()
+        objective.fit_projection(random.Random(seed), progress)
+    for number, step in enumerate(steps[descent.done :], start=descent.done + 1):
+        descent.step(objective.loss(step, random.Random(f"{seed} {number}")))
         if progress is not None:
-            progress(number, len(steps), f"{step.kind}, loss {_mean(losses[-20:]):.3f}")
-        if number % options.save_every == 0:
-            checkpoint.save(student, optimizer, schedule, losses)
+            progress(number, len(steps), f"{step.kind}, loss {descent.recent_loss:.3f}")
     card = {
         "what": "LoRA adapter: text embeddings from the lower layers of a language model",
-        "base": Path(str(getattr(model.config, "name_or_path", ""))).name,
+        "base": model_name(getattr(model.config, "name_or_path", "")),
         "teacher": teacher.name if teacher else None,
         "pairs": len(pairs),
         "texts": len(texts),
         "settings": {**asdict(options), "seed": seed},
         "loss": {
-            kind: {"first": _mean(part[:20]), "last": _mean(part[-20:])}
+            kind: first_and_last(part)
             for kind in ("words", "texts", "pairs")
-            if (part := [loss for loss, step in zip(losses, steps, strict=True) if step.kind == kind])
+            if (part := [loss for loss, step in zip(descent.losses, steps, strict=True) if step.kind == kind])
         },
         "seconds": round(time.monotonic() - began),
         **(about or {}),
     }
     write(folder, student.config, student.weights(), card)
-    checkpoint.path.unlink(missing_ok=True)
+    checkpoint.remove()
     return card
-
-
-class _Checkpoint:
-    """Where a run that is broken off goes on; written aside and renamed."""
-
-    def __init__(self, path: Path, run: str) -> None:
-        self.path = path
-        self._run = run
-
-    def save(self, student: Student, optimizer: Any, schedule: Any, losses: Sequence[float]) -> None:
-        import torch
-
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "run": self._run,
-            "weights": student.weights(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "losses": list(losses),
-        }
-        aside = self.path.with_suffix(".new")
-        torch.save(state, aside)
-        aside.replace(self.path)
-
-    def load(self, student: Student, optimizer: Any, schedule: Any) -> list[float]:
-        """Losses of the steps that are done."""
-        import torch
-
-        if not self.path.exists():
-            return []
-        state = torch.load(self.path, weights_only=True)
-        if state.get("run") != self._run:
-            raise EmbeddingError(
-                f"{self.path} is of a run with other data or settings: take it away, or write to another folder."
-            )
-        student.load(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        logger.info("going on from step %d of %s", len(state["losses"]), self.path)
-        return list(state["losses"])
-
-
-def _warm_then_falling(step: int, steps: int) -> float:
-    """Factor of the learning rate: up over the first twentieth, then down along half a cosine."""
-    warm = max(1, steps // 20)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(math.fsum(values) / max(1, len(values)), 4)
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]

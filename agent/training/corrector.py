@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
 from vivavoce.speech import normalizer
-from vivavoce.speech.lists.choosing import sentence, word_errors
+from vivavoce.speech.lists.choosing import sentence
 
 from .. import weights
+from ..checkpoint import Checkpoint, Run
 from ..errors import ConfigError
 from ..evaluation.rows import read_rows
 from ..model.chat import Device
-
-logger = logging.getLogger(__name__)
+from .descent import Descent, first_and_last
 
 _CANDIDATES = 3
 """Readings of one list that are compared: the transcript, and the first hypotheses that differ from it."""
@@ -98,7 +97,8 @@ def train_corrector(
 
     Args:
         data: Files of ``{hypotheses: [str], text}``, one JSON object a line, gzipped or not.
-        out: Where the adapter goes, in PEFT's format, with its card.
+        out: Where the adapter goes, in PEFT's format, with its card; a run that was broken off goes on from its
+            checkpoint there.
         model: Name of the registry, or folder.
         options: How it is trained.
         limit: At most so many lists of each file, drawn at random.
@@ -110,44 +110,43 @@ def train_corrector(
         The card: data, settings, figures.
 
     Raises:
-        ConfigError: If a file has another form, or too few lists differ from what was said.
+        ConfigError: If a file has another form, too few lists differ from what was said, or the checkpoint is damaged
+            or of another run.
     """
     import torch
 
     options = options or TrainingOptions()
     rng = random.Random(seed)
-    lists = [ranked for path in data for ranked in _sampled(path, limit, rng)]
+    files = [_read(path) for path in data]
+    lists = [ranked for listed in files for ranked in _sampled(listed, limit, rng)]
     if len(lists) < 50:
         raise ConfigError(
             f"only {len(lists)} lists hold a reading that differs from what was said: give at least 50", stage="train"
         )
     torch.manual_seed(seed)
-    tokenizer, adapted = _adapted(model, options, device)
+    tokenizer, adapted, base = _adapted(model, options, device)
     steps = [step for _ in range(options.epochs) for step in _steps(lists, options.tokens, rng)]
-    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_falling(step, len(steps)))
-    checkpoint = out / "checkpoint.pt"
-    done, losses = _resumed(checkpoint, adapted, optimizer, schedule)
+    trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
+    everything = (ranked for listed in files for ranked in listed)
+    checkpoint = Checkpoint(out / "checkpoint.pt", Run.of(everything, {**asdict(options), "limit": limit}, base, seed))
+    descent = Descent(
+        trained,
+        torch.optim.AdamW(trained.values(), lr=options.learning_rate, weight_decay=0.0),
+        checkpoint,
+        steps=len(steps),
+        warmup=0.1,
+        save_every=options.save_every,
+    )
     began = time.monotonic()
-    for number, step in enumerate(steps[done:], start=done + 1):
-        loss = _loss(adapted, tokenizer, step)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    for step in steps[descent.done :]:
+        descent.step(_loss(adapted, tokenizer, step))
         if progress is not None:
-            progress(number, len(steps), f"loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
-        if number % options.save_every == 0:
-            _save_checkpoint(checkpoint, adapted, optimizer, schedule, losses)
+            progress(descent.done, len(steps), f"loss {descent.recent_loss:.3f}")
     out.mkdir(parents=True, exist_ok=True)
     adapted.save_pretrained(str(out))
-    checkpoint.unlink(missing_ok=True)
     card = {
         "what": "LoRA adapter: ranks what was said above what it sounds like",
-        "base": Path(model).name,
+        "base": model_name(model),
         "data": [path.name for path in data],
         "lists": len(lists),
         "settings": {
@@ -159,15 +158,18 @@ def train_corrector(
             "limit": limit,
             "seed": seed,
         },
-        "loss": {"first": _mean(losses[:20]), "last": _mean(losses[-20:])},
+        "loss": first_and_last(descent.losses),
         "seconds": round(time.monotonic() - began),
     }
     (out / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    checkpoint.remove()
     return card
 
 
 def ranked_readings(hypotheses: Sequence[str], text: str) -> RankedReadings | None:
     """What is compared of one list; None if everything in it says the same as the transcript."""
+    from rapidfuzz.distance import Levenshtein
+
     normalize = normalizer("en")
     said = normalize(text)
     first: dict[str, int] = {}
@@ -178,19 +180,24 @@ def ranked_readings(hypotheses: Sequence[str], text: str) -> RankedReadings | No
         return None
     return RankedReadings(
         (sentence(text), *(sentence(hypotheses[rank]) for _, rank in others)),
-        (0, *(word_errors(words.split(), said.split()) for words, _ in others)),
+        (0, *(Levenshtein.distance(words.split(), said.split()) for words, _ in others)),
         (first.get(said, 0), *(rank for _, rank in others)),
     )
 
 
-def _sampled(path: Path, limit: int | None, rng: random.Random) -> list[RankedReadings]:
+def _read(path: Path) -> list[RankedReadings]:
     listed = []
     for row in read_rows(path, ("hypotheses", "text")):
         ranked = ranked_readings([str(text) for text in row["hypotheses"]], str(row["text"]))
         if ranked is not None:
             listed.append(ranked)
-    rng.shuffle(listed)
-    return listed[:limit]
+    return listed
+
+
+def _sampled(listed: Sequence[RankedReadings], limit: int | None, rng: random.Random) -> list[RankedReadings]:
+    shuffled = list(listed)
+    rng.shuffle(shuffled)
+    return shuffled[:limit]
 
 
 def _steps(lists: Sequence[RankedReadings], tokens: int, rng: random.Random) -> list[list[RankedReadings]]:
@@ -244,8 +251,8 @@ def _split(step: Sequence[RankedReadings], *columns: Any) -> Iterator[Any]:
         at = end
 
 
-def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any, Any]:
-    """Tokenizer, and the frozen model with trainable matrices in its last layers."""
+def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any, Any, str]:
+    """Tokenizer, the frozen model with trainable matrices in its last layers, and the digest of its own weights."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -257,7 +264,7 @@ def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any,
     folder = str(weights.resolve(model))
     where = pick_device(device)
     base: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype("auto", where), local_files_only=True)
-    depth = int(base.config.num_hidden_layers)
+    digest, depth = weights_digest(base), int(base.config.num_hidden_layers)
     config = LoraConfig(
         r=options.rank,
         lora_alpha=2 * options.rank,
@@ -266,47 +273,4 @@ def _adapted(model: str, options: TrainingOptions, device: Device) -> tuple[Any,
         task_type="CAUSAL_LM",
     )
     adapted: Any = get_peft_model(base.to(where), config)  # the matrices are float32, whatever the base is
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True), adapted.train()
-
-
-def _save_checkpoint(path: Path, adapted: Any, optimizer: Any, schedule: Any, losses: list[float]) -> None:
-    """Written aside and renamed: a run that is broken off while it writes keeps the one before."""
-    import torch
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
-    state = {
-        "weights": weights,
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "losses": losses,
-    }
-    aside = path.with_suffix(".new")
-    torch.save(state, aside)
-    aside.replace(path)
-
-
-def _resumed(path: Path, adapted: Any, optimizer: Any, schedule: Any) -> tuple[int, list[float]]:
-    """Go on where a run was broken off: steps that are done, and their losses."""
-    import torch
-
-    if not path.exists():
-        return 0, []
-    state = torch.load(path, weights_only=True)
-    adapted.load_state_dict(state["weights"], strict=False)
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    logger.info("going on from step %d of %s", len(state["losses"]), path)
-    return len(state["losses"]), list(state["losses"])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(math.fsum(values) / max(1, len(values)), 4)
-
-
-def _warm_then_falling(step: int, steps: int) -> float:
-    """Factor of the learning rate: up over the first tenth, then down along half a cosine."""
-    warm = max(1, steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm))
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True), adapted.train(), digest

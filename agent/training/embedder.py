@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.retrieval import Embedder
+from vivavoce.retrieval.documents.chunking import sentence_spans
 from vivavoce.speech import normalizer
 from vivavoce.speech.lists.misheard import Misheard
 
@@ -20,9 +20,8 @@ from ..errors import ConfigError
 from ..evaluation.beir import read_corpus, read_qrels, read_questions
 from ..evaluation.rows import read_rows
 from .contrastive import train_embedder
-from .plan import EmbedderTraining, Pair
+from .plan import EmbedderTrainingOptions, Pair
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 _LONG, _PARAGRAPH = 3, 200
 """Sentences and characters from which a text is a paragraph, of which one sentence can be taken out and asked for."""
 
@@ -68,12 +67,12 @@ def gather(
     Raises:
         ConfigError: If a file has another form.
     """
-    kept = {_plain(document.text) for path in without for document in read_corpus(path)}
+    held_out = {_plain(document.text) for path in without for document in read_corpus(path)}
     rng = random.Random(seed)
-    pairs, lone = [], []
+    pairs, sentences = [], []
     dropped = 0
-    for pair, answers in (found for path in data for found in _pairs(path)):
-        if _plain(pair.passage) in kept:
+    for pair, answers in (labelled for path in data for labelled in _pairs(path)):
+        if _plain(pair.passage) in held_out:
             dropped += 1
             continue
         pairs.append(pair)
@@ -82,17 +81,17 @@ def gather(
     for path in requests:
         pairs += _requests(path, rng)
     for text in dict.fromkeys(text for path in texts for text in _texts(path)):
-        if _plain(text) in kept:
+        if _plain(text) in held_out:
             dropped += 1
             continue
-        parts = _SENTENCE.split(text)
-        lone += parts
+        parts = _sentences(text)
+        sentences += parts
         if len(parts) >= _LONG and len(text) >= _PARAGRAPH:
             taken = rng.randrange(len(parts))
             pairs.append(Pair(parts[taken], " ".join(parts[:taken] + parts[taken + 1 :])))
-    lone += [part for pair in pairs if pair.task == "knowledge" for part in _SENTENCE.split(pair.passage)]
+    sentences += [part for pair in pairs if pair.task == "knowledge" for part in _sentences(pair.passage)]
     return Gathered(
-        list(dict.fromkeys(pairs)), list(dict.fromkeys(part for part in lone if 15 < len(part) < 300)), dropped
+        list(dict.fromkeys(pairs)), list(dict.fromkeys(part for part in sentences if 15 < len(part) < 300)), dropped
     )
 
 
@@ -103,12 +102,12 @@ def train(
     gathered: Gathered,
     out: Path,
     *,
-    options: EmbedderTraining,
+    options: EmbedderTrainingOptions,
     seed: int,
     files: Sequence[Path],
     progress: weights.Progress | None = None,
 ) -> dict[str, Any]:
-    """Train an adapter on what was gathered; see `vivavoce.retrieval.training.train_embedder`."""
+    """Train an adapter on what was gathered; see `contrastive.train_embedder`."""
     misheard = Misheard([*gathered.texts, *(pair.query for pair in gathered.pairs)])
     about = {
         "data": [f"{path.parent.name}/{path.name}" for path in files],
@@ -133,9 +132,9 @@ def train(
 def _pairs(path: Path) -> Iterator[tuple[Pair, Sequence[str]]]:
     """Pairs, each with the answers that are known."""
     if path.is_dir():
-        passages = {document.source: document.text for document in read_corpus(_there(path, "corpus"))}
+        passages = {document.source: document.text for document in read_corpus(_json_lines(path, "corpus"))}
         relevant = read_qrels(path / "qrels.tsv")
-        for question in read_questions(_there(path, "queries")):
+        for question in read_questions(_json_lines(path, "queries")):
             for name in relevant.get(question.id, ()):
                 if name in passages:
                     yield Pair(question.texts[0], passages[name]), _answers(question.row)
@@ -151,10 +150,14 @@ def _answers(row: Mapping[str, Any]) -> list[str]:
     return [str(answer).lower() for answer in row.get("answers", ())]
 
 
+def _sentences(text: str) -> list[str]:
+    return [text[start:end].strip() for start, end in sentence_spans(text, 0, len(text))]
+
+
 def _holding(answers: Sequence[str], passage: str) -> str:
     """The one sentence that holds an answer; empty if it is not one."""
-    found = [part for part in _SENTENCE.split(passage) if any(answer in part.lower() for answer in answers)]
-    return found[0] if len(found) == 1 and found[0] != passage else ""
+    found = [part for part in _sentences(passage) if any(answer in part.lower() for answer in answers)]
+    return found[0] if len(found) == 1 and found[0] != passage.strip() else ""
 
 
 def _requests(path: Path, rng: random.Random) -> Iterator[Pair]:
@@ -187,7 +190,7 @@ def _texts(path: Path) -> Iterator[str]:
         yield " ".join(found.split())
 
 
-def _there(folder: Path, name: str) -> Path:
+def _json_lines(folder: Path, name: str) -> Path:
     zipped = folder / f"{name}.jsonl.gz"
     return zipped if zipped.exists() else folder / f"{name}.jsonl"
 

@@ -12,25 +12,24 @@ from vivavoce.retrieval.embedding.adapter import TASKS, Attention, Reading, Task
 from vivavoce.retrieval.embedding.embedder import Kind
 from vivavoce.retrieval.errors import LoadingError
 
-Misheard = Callable[[str, random.Random], str]
+Mishear = Callable[[str, random.Random], str]
+"""Writes a text as a recogniser might have understood it."""
 
+QuestionLikelihoods = Callable[[Sequence[tuple[str, str]]], list[float]]
+"""For pairs of question and passage, the log-probability of the question behind the passage, in nats."""
 
-Generation = Callable[[Sequence[tuple[str, str]]], list[float]]
-
-
-_MIXED = 64  # batches whose texts are sorted by length together
-
-
-_NEIGHBOURS = 4  # pairs that stay together when pairs are shuffled
-
-
-READINGS: Mapping[Task, Reading] = {
+TASK_INSTRUCTIONS: Mapping[Task, Reading] = {
     "knowledge": Reading("Find a passage that answers this question:"),
     "memory": Reading("Find what was said earlier that answers this:"),
     "tool": Reading("Find the tool that does this:", 0.3),
     "example": Reading("Find a request that means the same:", 0.3),
 }
-"""Instructions that a run can be given."""
+"""What `vivavoce train embedder` puts before the queries of each task, and how much the lexical part counts there."""
+
+_MIXED = 64
+"""Batches whose texts are sorted by length together."""
+_NEIGHBOURS = 4
+"""Pairs that stay together when pairs are shuffled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedderTraining:
+class EmbedderTrainingOptions:
     """How an embedding adapter is trained.
 
     Attributes:
@@ -59,26 +58,27 @@ class EmbedderTraining:
         rank: Of the LoRA matrices; they are scaled by 2.
         dim: Length of the part of the vectors that is pooled from hidden states; with a teacher its own.
         attention: See `AdapterConfig`.
-        max_tokens: Longer texts are cut to this ever after.
-        cut: Longer texts are cut to this while training.
+        max_tokens: Longer texts are cut to this whenever the adapter is used.
+        train_tokens: Longer texts are cut to this while training.
         lexical: How much of a cosine the lexical part decides (see `AdapterConfig`); with 0 there is none.
         spoken: Whether all texts are read in lower case, without marks.
-        tasks: What is read in another way for a task.
-        texts: Texts in a step that only follows the teacher.
-        pairs: Pairs in a step that tells passages apart.
-        word_pairs: Pairs in a step that tells passages apart by their words alone.
-        fitted: Texts that the projection is fitted to before the first step.
-        word_steps: Steps of the last kind; they come first, and only they change the lexical part.
-        text_steps: Steps of the first kind; they come next.
-        pair_steps: Steps of the second kind.
-        temperature: Of the contrast.
+        tasks: Instructions, and shares of the lexical part, for single tasks.
+        texts: Texts in a distillation step, which only follows the teacher.
+        pairs: Pairs in a contrastive step, which tells passages apart.
+        word_pairs: Pairs in a lexical step, which tells passages apart by their words alone.
+        projection_texts: Texts that the projection is fitted to before the first step; 0 leaves it random.
+        word_steps: Lexical steps; they come first, and only they change the lexical part.
+        text_steps: Distillation steps; they come next.
+        pair_steps: Contrastive steps; they come last.
+        temperature: Of the contrastive loss.
         misheard: Share of the queries that are read as a recogniser might have written them.
-        follow: Weight of following the teacher beside the contrast.
+        distillation: Weight of following the teacher in contrastive steps.
         generation: Weight of the generation score: passages that make a question likely, by the whole language model,
             are to be near it (GRL of ULLME, Man et al. 2024, https://arxiv.org/abs/2408.03402); 0 for none. The whole
             model reads every question with each of some passages, which wants a GPU.
-        candidates: With how many passages.
-        same: Passages whose teacher vectors are closer than this do not count as wrong for each other's questions.
+        candidates: Passages that each question is read with for the generation score.
+        duplicate_cosine: Passages whose teacher vectors are closer than this are no negatives for each other's
+            questions.
         learning_rate: At its highest, after a twentieth of the steps.
         save_every: Steps between two checkpoints.
     """
@@ -88,23 +88,23 @@ class EmbedderTraining:
     dim: int = 384
     attention: Attention = "bidirectional"
     max_tokens: int = 256
-    cut: int = 160
+    train_tokens: int = 160
     lexical: float = 0.7
     spoken: bool = True
     tasks: Mapping[Task, Reading] = field(default_factory=dict, hash=False)
     texts: int = 64
     pairs: int = 24
     word_pairs: int = 256
-    fitted: int = 3000
+    projection_texts: int = 3000
     word_steps: int = 100
     text_steps: int = 400
     pair_steps: int = 400
     temperature: float = 0.05
     misheard: float = 0.5
-    follow: float = 2.0
+    distillation: float = 2.0
     generation: float = 0.0
     candidates: int = 4
-    same: float = 0.9
+    duplicate_cosine: float = 0.9
     learning_rate: float = 1e-3
     save_every: int = 25
 
@@ -114,7 +114,7 @@ class EmbedderTraining:
             "rank",
             "dim",
             "max_tokens",
-            "cut",
+            "train_tokens",
             "texts",
             "pairs",
             "word_pairs",
@@ -133,16 +133,32 @@ class EmbedderTraining:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Places of the pairs or the texts of one step."""
+    """A batch.
+
+    Attributes:
+        kind: `words` (lexical), `texts` (distillation) or `pairs` (contrastive).
+        places: Of its pairs or texts in the data.
+    """
 
     kind: Literal["words", "texts", "pairs"]
     places: tuple[int, ...]
 
 
 def plan_steps(
-    pairs: Sequence[Pair], sizes: Sequence[int], options: EmbedderTraining, seed: int, *, followed: bool
+    pairs: Sequence[Pair], sizes: Sequence[int], options: EmbedderTrainingOptions, seed: int, *, followed: bool
 ) -> list[Step]:
-    """All steps of a run, the cheap ones first."""
+    """All steps of a run: lexical, then distillation, then contrastive ones.
+
+    Args:
+        pairs: Of questions and passages.
+        sizes: Length of each text of `all_texts`, in characters.
+        options: How many steps of which size.
+        seed: Of the order.
+        followed: Whether there is a teacher; without one there are no distillation steps.
+
+    Raises:
+        LoadingError: If there are too few pairs or texts for one step.
+    """
     rng = random.Random(seed)
     text_steps = options.text_steps if followed else 0
     word_steps = options.word_steps if options.lexical else 0
@@ -173,17 +189,17 @@ def plan_steps(
 
     def of_tasks(kind: Literal["words", "pairs"], total: int, size: int) -> list[Step]:
         """Steps each of one task, half of them of the first one."""
-        found = []
+        steps = []
         left = total
         for number, (task, places) in enumerate(by_task.items()):
             others = len(by_task) - number - 1
             count = left if not others else left // 2 if not number else left // (others + 1)
             left -= count
             batches = _drawn(count, min(size, len(places)), mixed_pairs(by_task[task]), rng)
-            found += [Step(kind, batch) for batch in batches]
+            steps += [Step(kind, batch) for batch in batches]
         if len(by_task) > 1:
-            rng.shuffle(found)
-        return found
+            rng.shuffle(steps)
+        return steps
 
     steps = of_tasks("words", word_steps, options.word_pairs)
     steps += [Step("texts", places) for places in _drawn(text_steps, options.texts, mixed_texts, rng)]
@@ -192,8 +208,8 @@ def plan_steps(
 
 def all_texts(pairs: Sequence[Pair], texts: Sequence[str]) -> list[tuple[str, Kind]]:
     """Everything that a teacher can place: questions, and texts of every other kind, in that order."""
-    asked: list[tuple[str, Kind]] = [(query, "query") for query in dict.fromkeys(pair.query for pair in pairs)]
-    return asked + [(text, "passage") for text in texts]
+    queries: list[tuple[str, Kind]] = [(query, "query") for query in dict.fromkeys(pair.query for pair in pairs)]
+    return queries + [(text, "passage") for text in texts]
 
 
 def text_sizes(pairs: Sequence[Pair], texts: Sequence[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Trains what reads a model: so far, how P(<RET>) is read out of a frozen one."""
+"""Trains the read-out of P(<RET>): a linear probe of one hidden state of a frozen language model."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ def train_read_out(
     if len(turns) < 50 or labels.all() or not labels.any():
         raise ConfigError(
             f"{len(turns)} turns, {labels.sum()} of which need a look-up: give at least 50 of both kinds",
-            stage="calibrate",
+            stage="train",
         )
     chat = TransformersChatModel(resolve(model), device=device)
     depth = int(chat.model.config.num_hidden_layers)
     layer = round(depth * 2 / 3) if layer is None else layer
     if not 0 <= layer <= depth:
-        raise ConfigError(f"layer must be 0 to {depth}, not {layer}", stage="calibrate")
+        raise ConfigError(f"layer must be 0 to {depth}, not {layer}", stage="train")
     prompts = [
         rng.choice(_PERSONAS).messages() + [_styled(message, plain) for message in turn.messages]
         for turn in turns
@@ -137,7 +137,7 @@ def train_read_out(
     weights = fitted.coef_[0] / scaler.scale_
     slope, bias = _platt(states[cut:end] @ weights, labels[cut:end])
     weights = (slope * weights).astype(np.float32)
-    reader = ReadOut(Path(model).name, layer, weights, bias, _THRESHOLD)
+    reader = ReadOut(chat.name, layer, weights, bias, _THRESHOLD)
     scored = np.array([reader.probability(state) for state in states[end:]])
     held = labels[end:]
     card = {
@@ -226,7 +226,7 @@ def _dialogues(path: Path) -> Iterator[LabelledTurn]:
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f'{path}, row {number}: "turn" and each of "history" are objects with role and text ({error!r})',
-                stage="calibrate",
+                stage="train",
             ) from error
 
 

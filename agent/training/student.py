@@ -1,4 +1,4 @@
-"""The model that learns to embed, and what it learns from."""
+"""The model that learns to embed, and the losses that it learns from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vivavoce.retrieval.embedding.lexical import LexicalMap, fit_lexical
 from vivavoce.retrieval.embedding.llm import hidden_states, mean_pooled
 
 from ..weights import Progress
-from .plan import EmbedderTraining, Generation, Misheard, Pair, Step
+from .plan import EmbedderTrainingOptions, Mishear, Pair, QuestionLikelihoods, Step
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Student:
     """The lower layers, frozen, with low-rank matrices beside their linear maps, and the projection."""
 
-    def __init__(self, model: Any, tokenizer: Any, options: EmbedderTraining) -> None:
+    def __init__(self, model: Any, tokenizer: Any, options: EmbedderTrainingOptions) -> None:
         import torch
 
         self.config = AdapterConfig(
@@ -59,8 +59,8 @@ class Student:
             down = torch.nn.Parameter(inner.to(device))
             up = torch.nn.Parameter(torch.zeros(linear.out_features, options.rank, device=device))
             self._matrices |= {f"{name}.down": down, f"{name}.up": up}
-            linear.register_forward_hook(_beside(down, up, self.config.alpha / options.rank))
-        self._cut = options.cut
+            linear.register_forward_hook(_add_lora(down, up, self.config.alpha / options.rank))
+        self._cut = options.train_tokens
         width = self.config.hidden_size
         start = torch.randn(width, options.dim, generator=generator) / math.sqrt(width)
         self._matrices[PROJECTION] = torch.nn.Parameter(start.to(device))
@@ -73,17 +73,22 @@ class Student:
                 self._matrices[name] = trained
 
     @property
-    def trained(self) -> list[torch.nn.Parameter]:
-        """All trained weights."""
-        return list(self._matrices.values())
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """All weights that an adapter holds, by name."""
+        return self._matrices
 
     @property
-    def projecting(self) -> list[torch.nn.Parameter]:
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._matrices[PROJECTION].device
+
+    @property
+    def projection(self) -> list[torch.nn.Parameter]:
         """The projection and its offset."""
         return [self._matrices[PROJECTION], self._matrices[OFFSET]]
 
     @property
-    def beside(self) -> list[torch.nn.Parameter]:
+    def lora(self) -> list[torch.nn.Parameter]:
         """The LoRA matrices."""
         kept = (PROJECTION, OFFSET, *LEXICAL)
         return [weight for name, weight in self._matrices.items() if name not in kept]
@@ -156,22 +161,8 @@ class Student:
         )
 
 
-def _tensor(values: Vectors) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
-
-
-def _beside(down: torch.nn.Parameter, up: torch.nn.Parameter, scale: float) -> Callable[..., torch.Tensor]:
-    def add(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        side = (inputs[0].float() @ down.T) @ up.T
-        return output + (scale * side).to(output)
-
-    return add
-
-
-class Learner:
-    """What a step costs."""
+class Objective:
+    """The loss of a step: contrastive, lexical, or distance to the teacher."""
 
     def __init__(
         self,
@@ -179,9 +170,9 @@ class Learner:
         pairs: Sequence[Pair],
         texts: Sequence[tuple[str, Kind]],
         teacher: Embedder | None,
-        misheard: Misheard | None,
-        generation: Generation | None,
-        options: EmbedderTraining,
+        misheard: Mishear | None,
+        generation: QuestionLikelihoods | None,
+        options: EmbedderTrainingOptions,
     ) -> None:
         self._student, self._pairs, self._texts = student, pairs, texts
         self._teacher, self._misheard, self._generation, self._options = teacher, misheard, generation, options
@@ -196,9 +187,9 @@ class Learner:
         """Begin near the teacher, if there is one."""
         import torch
 
-        if self._teacher is None or not self._options.fitted:
+        if self._teacher is None or not self._options.projection_texts:
             return
-        chosen = rng.sample(self._texts, min(self._options.fitted, len(self._texts)))
+        chosen = rng.sample(self._texts, min(self._options.projection_texts, len(self._texts)))
         chosen.sort(key=lambda text: len(text[0]))
         pooled, wanted = [], []
         for at in range(0, len(chosen), self._options.texts):
@@ -213,17 +204,19 @@ class Learner:
     def loss(self, step: Step, rng: random.Random) -> torch.Tensor:
         """The loss of a step; scalar."""
         if step.kind == "words":
-            return self._by_words(step.places, rng)
-        return self._following(step.places, rng) if step.kind == "texts" else self._contrast(step.places, rng)
+            return self._lexical_loss(step.places, rng)
+        if step.kind == "texts":
+            return self._distillation_loss(step.places, rng)
+        return self._contrastive_loss(step.places, rng)
 
-    def _by_words(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
+    def _lexical_loss(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
         chosen = [self._pairs[place] for place in places]
         task = chosen[0].task
-        queries = self._student.words([self._heard(pair.query, rng) for pair in chosen], "query", task)
+        queries = self._student.words([self._maybe_misheard(pair.query, rng) for pair in chosen], "query", task)
         answers = self._student.words([pair.passage for pair in chosen], "passage", task)
-        return self._told_apart(queries, answers, self._equal(chosen))
+        return self._info_nce(queries, answers, self._same_group(chosen))
 
-    def _following(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
+    def _distillation_loss(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
         import torch
 
         chosen = [self._texts[place] for place in places]
@@ -232,37 +225,37 @@ class Learner:
             meant = [text for text, of in chosen if of == kind]
             if meant:
                 # A spoken sentence may be a query of the future, so all that is short is misheard at times.
-                heard = [self._heard(text, rng) for text in meant]
+                heard = [self._maybe_misheard(text, rng) for text in meant]
                 found = self._student.embed(heard, kind, rng.choice(tuple(self._options.tasks) or TASKS[:1]))
-                parts.append((found * self._taught(meant, kind)).sum(-1))
+                parts.append((found * self._teacher_vectors(meant, kind)).sum(-1))
         return (1 - torch.cat(parts)).mean()
 
-    def _contrast(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
+    def _contrastive_loss(self, places: Sequence[int], rng: random.Random) -> torch.Tensor:
         import torch
 
         chosen = [self._pairs[place] for place in places]
         asked, passages = [pair.query for pair in chosen], [pair.passage for pair in chosen]
-        heard = [self._heard(text, rng) for text in asked]
+        heard = [self._maybe_misheard(text, rng) for text in asked]
         task = chosen[0].task
         queries = self._student.embed(heard, "query", task)
         answers = self._student.embed(passages, "passage", task)
-        same = self._equal(chosen)
-        follow: torch.Tensor | float = 0.0
+        same = self._same_group(chosen)
+        distance: torch.Tensor | float = 0.0
         if self._teacher is not None:
-            taught = self._taught(passages, "passage")
-            same |= taught @ taught.T > self._options.same
-            follow = (2 - (queries * self._taught(asked, "query")).sum(-1) - (answers * taught).sum(-1)).mean() / 2
+            of_queries, of_passages = self._teacher_vectors(asked, "query"), self._teacher_vectors(passages, "passage")
+            same |= of_passages @ of_passages.T > self._options.duplicate_cosine
+            distance = (2 - (queries * of_queries).sum(-1) - (answers * of_passages).sum(-1)).mean() / 2
         share = self._student.config.share(task)
         if share:
             with torch.no_grad():
                 words = self._student.words(heard, "query", task), self._student.words(passages, "passage", task)
             queries, answers = both_parts(queries, words[0], share), both_parts(answers, words[1], share)
-        cost = self._told_apart(queries, answers, same) + self._options.follow * follow
+        cost = self._info_nce(queries, answers, same) + self._options.distillation * distance
         if self._generation is not None and task == "knowledge":
-            cost = cost + self._options.generation * self._as_generated(asked, passages, queries @ answers.T, same)
+            cost = cost + self._options.generation * self._generation_loss(asked, passages, queries @ answers.T, same)
         return cost
 
-    def _as_generated(
+    def _generation_loss(
         self, asked: Sequence[str], passages: Sequence[str], scores: torch.Tensor, same: torch.Tensor
     ) -> torch.Tensor:
         """How far the order of the nearest passages is from how likely each makes the question (GRL, ULLME)."""
@@ -279,15 +272,15 @@ class Learner:
         found = (scores.gather(1, near) / self._options.temperature).masked_fill(~there, -1e4).log_softmax(1)
         return torch.nn.functional.kl_div(found, told, reduction="batchmean")
 
-    def _equal(self, pairs: Sequence[Pair]) -> torch.Tensor:
+    def _same_group(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """Which of the passages are one: bool, shape (n, n)."""
         import torch
 
         groups = [pair.group or pair.passage for pair in pairs]
         same = [[one == other for other in groups] for one in groups]
-        return torch.tensor(same, device=self._student.trained[0].device)
+        return torch.tensor(same, device=self._student.device)
 
-    def _told_apart(self, queries: torch.Tensor, answers: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    def _info_nce(self, queries: torch.Tensor, answers: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
         """InfoNCE both ways; what is the same as the right one is not held against it."""
         import torch
 
@@ -297,14 +290,28 @@ class Learner:
         entropy = torch.nn.functional.cross_entropy
         return (entropy(scores, target) + entropy(scores.T, target)) / 2
 
-    def _heard(self, text: str, rng: random.Random) -> str:
+    def _maybe_misheard(self, text: str, rng: random.Random) -> str:
         if self._misheard is None or len(text) > 200 or rng.random() >= self._options.misheard:
             return text
         return self._misheard(text, rng) or text
 
-    def _taught(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
+    def _teacher_vectors(self, texts: Sequence[str], kind: Kind) -> torch.Tensor:
         import torch
 
         assert self._teacher is not None
         vectors: Vectors = self._teacher.embed(texts, kind=kind)
-        return torch.from_numpy(np.array(vectors)).to(self._student.trained[0].device)
+        return torch.from_numpy(np.array(vectors)).to(self._student.device)
+
+
+def _tensor(values: Vectors) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+
+def _add_lora(down: torch.nn.Parameter, up: torch.nn.Parameter, scale: float) -> Callable[..., torch.Tensor]:
+    def add(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        side = (inputs[0].float() @ down.T) @ up.T
+        return output + (scale * side).to(output)
+
+    return add

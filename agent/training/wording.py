@@ -1,4 +1,4 @@
-"""Learns how people word what they say to a machine."""
+"""Trains the wording model, which tells what is said to a machine from what people say to each other."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def train_wording(directed: Sequence[Path], other: Sequence[Path], out: Path, *,
     if min(map(len, kinds)) < 50:
         raise ConfigError(
             f"{len(kinds[0])} sentences said to a machine and {len(kinds[1])} others: give at least 50 of both",
-            stage="calibrate",
+            stage="train",
         )
     for texts in kinds:
         rng.shuffle(texts)
@@ -93,6 +93,6 @@ def _text(row: Mapping[str, Any], path: Path) -> str:
     said = row.get("turn", row)
     if not isinstance(said, Mapping) or "text" not in said:
         raise ConfigError(
-            f'{path}: a row needs a "text", or a "turn" that has one; it has {", ".join(row)}', stage="calibrate"
+            f'{path}: a row needs a "text", or a "turn" that has one; it has {", ".join(row)}', stage="train"
         )
     return str(said["text"])

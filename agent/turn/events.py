@@ -11,6 +11,7 @@ from vivavoce.retrieval import Passage
 from vivavoce.speech import Audio, Transcript
 
 from ..model.gate import Decision
+from ..understanding.skills import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,27 @@ class Heard:
             "language": heard.language,
         }
         return line if heard.is_speech else {**line, "reason": heard.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A skill has answered, changed or ignored what was heard, or has found an intent in it."""
+
+    outcome: Outcome
+
+    def as_json(self) -> dict[str, Any]:
+        """The event as the command line prints it."""
+        outcome = self.outcome
+        return {
+            "event": "understood",
+            "skill": outcome.skill,
+            "reason": outcome.reason,
+            "intent": outcome.intent,
+            "slots": dict(outcome.slots),
+            "ignored": outcome.ignored,
+            "text": None if outcome.transcript is None else outcome.transcript.text,
+            "reply": outcome.reply,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +140,12 @@ class Spoke:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The turn is recorded.
+    """The turn is over, and recorded, unless nobody spoke or a skill has ignored what was heard.
 
     Attributes:
         turn_id: Its name in the record.
-        timings: Milliseconds by stage; ``first_audio_ms`` counts from the end of the user's audio.
+        timings: Milliseconds by stage; ``first_audio_ms`` counts from when the question was there: the audio, or the
+            list that a stream has made of it.
     """
 
     turn_id: str
@@ -137,4 +160,4 @@ class TurnEnded:
         }
 
 
-Event = Heard | Decided | Retrieved | Saying | Speaking | Said | Spoke | TurnEnded
+Event = Heard | Understood | Decided | Retrieved | Saying | Speaking | Said | Spoke | TurnEnded

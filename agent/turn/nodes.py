@@ -5,39 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.runtime import Runtime
 
 from vivavoce.memory import Episode
-from vivavoce.retrieval import Passage
+from vivavoce.retrieval import Passage, Query, as_query_knowledge
 from vivavoce.speech import Hypothesis, Transcript, sentences
 
-from ..errors import ConfigError, TurnCancelled
+from ..errors import TurnCancelled
 from ..model.prompts import DONT_KNOW, NOTHING_HEARD, Message, looked_up, user_turn
-from .events import Decided, Heard, Retrieved, Said, Saying
+from ..understanding.skills import Outcome
+from .events import Decided, Heard, Retrieved, Said, Saying, Understood
 from .quoting import quote
 from .state import Parts, TurnState, Walk
 
 
 def transcribe(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
-    """Audio to an N-best list. Typed text is a list of one that is certain."""
+    """Audio to an N-best list. Typed text is a list of one that is certain; a transcript is a list already."""
     walk = runtime.context
-    if walk.audio is None:
-        typed = state["typed"].strip()
-        heard = (
-            Transcript((Hypothesis(typed, 0.0, 1),), "", 0.0, 0.0)
-            if typed
-            else Transcript.nothing("nothing was typed", 0)
-        )
+    if isinstance(walk.question, Transcript):
+        heard = walk.question
+    elif isinstance(walk.question, str):
+        heard = _typed(walk.question.strip())
     else:
-        if walk.parts.recognizer is None:
-            raise ConfigError("This assistant has no recogniser: give one, or ask in text", stage="transcribe")
+        recognizer = walk.parts.require_recognizer()
         with walk.watch.measure("asr"):
-            heard = walk.parts.recognizer.transcribe(walk.audio, n_best=walk.parts.options.n_best)
+            heard = recognizer.transcribe(walk.question, n_best=walk.parts.options.n_best)
     _check(walk)
     runtime.stream_writer(Heard(heard))
-    return {"heard": heard}
+    return {"recognized": heard, "heard": heard}
 
 
 def anybody_spoke(state: TurnState) -> bool:
@@ -52,6 +49,43 @@ def excuse(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
     return {"said": said}
 
 
+def understand(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """Ask the skills, each with what the one before made of it, until one answers or ignores what was heard."""
+    walk, parts, heard = runtime.context, runtime.context.parts, state["heard"]
+    outcomes: list[Outcome] = []
+    if not parts.skills:
+        return {"outcomes": ()}
+    with walk.watch.measure("understand"):
+        history = parts.record.history(state["thread_id"], parts.options.history)
+        for skill in parts.skills:
+            outcome = skill.consider(heard, history)
+            _check(walk)
+            if outcome is None:
+                continue
+            outcomes.append(outcome)
+            runtime.stream_writer(Understood(outcome))
+            if outcome.transcript is not None:
+                heard = outcome.transcript
+            if outcome.final:
+                break
+    return {"heard": heard, "outcomes": tuple(outcomes)}
+
+
+def who_answers(state: TurnState) -> Literal["nobody", "skill", "model"]:
+    """Where to go after understanding."""
+    if not state["outcomes"] or not state["outcomes"][-1].final:
+        return "model"
+    return "nobody" if state["outcomes"][-1].ignored else "skill"
+
+
+def reply(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
+    """Say what a skill replies, without asking the language model."""
+    text = state["outcomes"][-1].reply
+    assert text is not None, "who_answers asks before"
+    runtime.stream_writer(said := _say_whole(runtime, Said(text)))
+    return {"said": said}
+
+
 def decide(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
     """One forward pass over the prompt: the start of the answer, and P(<RET>)."""
     walk, parts = runtime.context, runtime.context.parts
@@ -62,8 +96,7 @@ def decide(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
         decision = replace(decision, retrieve=False, reason=f"{decision.reason}, but there is nothing to look it up in")
     _check(walk)
     runtime.stream_writer(Decided(decision))
-    # A checkpoint brings back the whole state of the turn before; what that one looked up is no answer to this one.
-    return {"decision": decision, "passages": None}
+    return {"decision": decision}
 
 
 def wants_retrieval(state: TurnState) -> bool:
@@ -109,17 +142,29 @@ def answer(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
 
 def remember(state: TurnState, runtime: Runtime[Walk]) -> TurnState:
     """Keep the finished turn; from here on it survives a crash."""
-    heard, decision, said = state["heard"], state["decision"], state["said"]
+    said, decision = state["said"], state.get("decision")
+    # The list is the recogniser's, whatever skills made of it: a record is what everything else is rebuilt from.
     details: dict[str, Any] = {
-        "hypotheses": [[hypothesis.text, hypothesis.log_prob] for hypothesis in heard.hypotheses],
-        "retrieve": decision.retrieve,
-        "probability": decision.probability,
+        "hypotheses": [[hypothesis.text, hypothesis.log_prob] for hypothesis in state["recognized"].hypotheses],
         "sources": list(said.sources),
     }
-    episode = Episode(state["turn_id"], state["thread_id"], heard.text, said.text, time.time(), details)
+    if decision is not None:
+        details |= {"retrieve": decision.retrieve, "probability": decision.probability}
+    if state["outcomes"]:
+        details["skills"] = [
+            {"skill": outcome.skill, "intent": outcome.intent, "slots": dict(outcome.slots), "reason": outcome.reason}
+            for outcome in state["outcomes"]
+        ]
+    episode = Episode(state["turn_id"], state["thread_id"], state["heard"].text, said.text, time.time(), details)
     with runtime.context.watch.measure("remember"):
         runtime.context.parts.record.remember(episode)
     return {}
+
+
+def _typed(text: str) -> Transcript:
+    if not text:
+        return Transcript.nothing("nothing was typed", 0)
+    return Transcript((Hypothesis(text, 0.0, 1),), "", 0.0, 0.0)
 
 
 def _prompt(parts: Parts, state: TurnState) -> list[Message]:
@@ -131,17 +176,14 @@ def _prompt(parts: Parts, state: TurnState) -> list[Message]:
 
 
 def _search(parts: Parts, state: TurnState) -> tuple[Passage, ...]:
-    knowledge, k, heard = parts.knowledge, parts.options.passages, state["heard"]
-    assert knowledge is not None, "decide asks before"
-    in_dialogue = getattr(knowledge, "search_dialogue", None)
-    if in_dialogue is not None:
-        before = parts.record.history(state["thread_id"], parts.options.history)
-        said = [text for episode in before for text in (episode.heard, episode.said)]
-        return tuple(in_dialogue([hypothesis.text for hypothesis in heard.hypotheses], heard.posteriors(), said, k))
-    many = getattr(knowledge, "search_many", None)
-    if many is None or len(heard.hypotheses) < 2:
-        return tuple(knowledge.search(heard.text, k))
-    return tuple(many([hypothesis.text for hypothesis in heard.hypotheses], heard.posteriors(), k))
+    assert parts.knowledge is not None, "decide asks before"
+    heard, before = state["heard"], parts.record.history(state["thread_id"], parts.options.history)
+    query = Query.of(
+        [hypothesis.text for hypothesis in heard.hypotheses],
+        heard.posteriors(),
+        history=[text for episode in before for text in (episode.heard, episode.said)],
+    )
+    return tuple(as_query_knowledge(parts.knowledge).search_query(query, parts.options.passages))
 
 
 def _write(walk: Walk, runtime: Runtime[Walk], said: Said) -> Said:

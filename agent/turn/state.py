@@ -1,4 +1,4 @@
-"""What one turn knows: in the graph's state what may be stored, in its context what may not."""
+"""What one turn knows: in the graph's state its words, scores and ids, in its context sound, models and threads."""
 
 from __future__ import annotations
 
@@ -9,36 +9,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-
 from vivavoce.memory import Record
-from vivavoce.retrieval import Embedder, KnowledgeBase, Passage
-from vivavoce.speech import Audio, Hypothesis, Recognizer, Transcript, Word
+from vivavoce.retrieval import Embedder, KnowledgeBase, Passage, QueryKnowledge
+from vivavoce.speech import Audio, Recognizer, Transcript
 
+from ..errors import ConfigError
 from ..model.chat import ChatModel, Generation
 from ..model.gate import Decision, Gate
 from ..model.prompts import Persona
+from ..understanding.skills import Outcome, Skill
 from .events import Said
 
 
 class TurnState(TypedDict, total=False):
-    """The graph's state: words, scores and ids, small enough for a checkpoint. Audio and models are in the context."""
+    """The graph's state; it lives as long as the turn. What is kept of a turn is in the record.
+
+    Attributes:
+        turn_id: Its name in the record.
+        thread_id: Which conversation.
+        recognized: What was said, as the recogniser heard it.
+        heard: The same, as the skills left it; what the model reads and what is looked up.
+        outcomes: What the skills made of it, in order.
+        decision: Whether to look up.
+        passages: What was found; not there if nothing was looked up.
+        said: The answer.
+    """
 
     turn_id: str
     thread_id: str
-    typed: str
+    recognized: Transcript
     heard: Transcript
+    outcomes: tuple[Outcome, ...]
     decision: Decision
-    passages: tuple[Passage, ...] | None
+    passages: tuple[Passage, ...]
     said: Said
-
-
-_STORED = (Transcript, Hypothesis, Word, Decision, Passage, Said)
-
-
-def serializer() -> JsonPlusSerializer:
-    """Reads back only the types that a turn's state is made of, whatever a checkpoint file holds."""
-    return JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in _STORED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,39 @@ class AnswerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What an assistant is made of; every part is an object with one or two methods."""
+    """What an assistant is made of; every part is an object with one or two methods.
+
+    Attributes:
+        model: Answers, and says how probable a look-up is.
+        gate: Decides whether to look up.
+        record: Where turns are kept.
+        recognizer: Hears; None for text only.
+        knowledge: What is looked up in; None answers without.
+        embedder: Compares sentences when answers are quoted.
+        skills: What may answer before the model, or instead of it; asked in this order.
+        persona: Who the assistant is.
+        options: How answers are made.
+    """
 
     model: ChatModel
     gate: Gate
     record: Record
     recognizer: Recognizer | None = None
-    knowledge: KnowledgeBase | None = None
+    knowledge: KnowledgeBase | QueryKnowledge | None = None
     embedder: Embedder | None = None
+    skills: tuple[Skill, ...] = ()
     persona: Persona = field(default_factory=Persona)
     options: AnswerOptions = field(default_factory=AnswerOptions)
+
+    def require_recognizer(self) -> Recognizer:
+        """The recogniser.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if self.recognizer is None:
+            raise ConfigError("This assistant has no recogniser: give one, or ask in text", stage="transcribe")
+        return self.recognizer
 
 
 class Stopwatch:
@@ -111,7 +138,7 @@ class Walk:
     """The context of one run of the graph: the parts, and what lives only as long as the turn."""
 
     parts: Parts
-    audio: Audio | None = None
+    question: Audio | Transcript | str
     generation: Generation | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     cancelled: threading.Event = field(default_factory=threading.Event)

@@ -1,1 +1,1 @@
-"""What somebody wants, read from the whole N-best list: commands, intents, keywords, and whether it was meant."""
+"""What somebody wants, read from the whole N-best list: commands, intents, keywords, whether it was meant; skills."""

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vivavoce.retrieval.embedding.identity import model_name
 from vivavoce.speech import Transcript
 
 from ..errors import ConfigError
@@ -128,12 +129,13 @@ class IntentClassifier:
         Args:
             items: Texts, or lists of hypotheses, whose features are averaged by weight.
             labels: One for each item.
-            resume: Folder in which fine-tuning leaves where it is, and goes on if it was broken off; None leaves
-                nothing. Who has saved the classifier may let ``intent_tuning.forget`` delete it.
+            resume: File in which fine-tuning leaves where it is, and goes on if it was broken off, until `save`
+                removes it; None leaves nothing.
             progress: Told how many texts are read, and how far fine-tuning is.
 
         Raises:
-            ConfigError: If there are not two labels, an item says nothing, or the numbers differ.
+            ConfigError: If there are not two labels, an item says nothing, the numbers differ, or the checkpoint is
+                damaged or of another run.
         """
         lists = [self._weighed(item) for item in items]
         if len(items) != len(labels) or len(set(labels)) < 2:
@@ -206,6 +208,8 @@ class IntentClassifier:
     def save(self, folder: str | Path) -> Path:
         """Write what was learned: JSON and safetensors; the models that read are named, not copied.
 
+        The checkpoint that `fit` has left, if any, is removed: the run has ended.
+
         Raises:
             ConfigError: If nothing was learned yet.
         """
@@ -231,6 +235,8 @@ class IntentClassifier:
             save_file(tuned.arrays(), folder / "tuned.safetensors")
             card["tuned"] = {"encoder": tuned.name, "mixture": asdict(mixture)}
         (folder / "intents.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if self._tuned and self._tuned[0].checkpoint is not None:
+            self._tuned[0].checkpoint.remove()
         return folder
 
     @classmethod
@@ -289,9 +295,10 @@ class IntentClassifier:
             )
         if mixture is not None:
             encoder = resolve(EMBEDDING) if encoder is None else encoder
-            if Path(encoder).name != tuned["encoder"]:
+            # The folder's name, too: models of the hub were once called by the hash of their snapshot.
+            if tuned["encoder"] not in (model_name(encoder), Path(encoder).name):
                 raise ConfigError(
-                    f"{folder} was fitted with {tuned['encoder']}, not with {Path(encoder).name}: "
+                    f"{folder} was fitted with {tuned['encoder']}, not with {model_name(encoder)}: "
                     "give the same encoder, or fit again",
                     stage=_STAGE,
                 )

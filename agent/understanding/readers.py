@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.retrieval import Embedder
+from vivavoce.retrieval.embedding.llm import like_lengths
 
 from ..concurrency import on_model_thread
 from ..errors import ConfigError
@@ -104,7 +105,7 @@ class StateReader:
         opening, again, question = map(self._ids, (self.options.opening, self.options.again, self.options.question))
         sentences = [self._ids(text)[: self.options.max_tokens] or again[-1:] for text in texts]
         prompts = [[*opening, *sentence, *again, *sentence, *question] for sentence in sentences]
-        for batch in _batches(prompts, self.options.batch_tokens):
+        for batch in like_lengths([len(prompt) for prompt in prompts], self.options.batch_tokens):
             rows = [prompts[row] for row in batch]
             starts = [len(opening) + len(again) + len(sentences[row]) for row in batch]
             spans = [(start, start + len(sentences[row])) for start, row in zip(starts, batch, strict=True)]
@@ -131,18 +132,6 @@ class StateReader:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._chat.tokenizer(text, add_special_tokens=False).input_ids
         return ids
-
-
-def _batches(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-    """Places of rows of like length, so many together as tokens allow."""
-    batch: list[int] = []
-    for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):
-        if batch and (len(batch) + 1) * len(rows[place]) > tokens:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def open_readers(

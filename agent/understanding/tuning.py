@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
-import json
-import logging
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.speech.engines.loading import quiet_loading
-from vivavoce.speech.lists.phonetics import alignments, phonemes
+from vivavoce.retrieval.embedding.identity import model_name, weights_digest
+from vivavoce.retrieval.embedding.loading import quiet_loading
+from vivavoce.speech.lists.misheard import Misheard, MishearingOptions
 
 from .. import weights
+from ..checkpoint import Checkpoint, Run
 from ..concurrency import on_model_thread
 from ..errors import ConfigError
 from ..model.chat import Device
@@ -30,19 +27,13 @@ from ..model.local import pick_device
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
-
 _STAGE = "intents"
 _MAX_TOKENS = 64
 """Of a text; what is longer is cut."""
 _MIXED = 10
 """Batches that are sorted by length together."""
-_ALIKE = 5
-"""Words that a word may be misheard for."""
-_HEARD_AS = 0.45
-"""How unlike two words may sound that are taken for each other, as in ``phonetics.distance``."""
-_SHORT = 3
-"""Letters up to which a word is mostly a function word, which recognisers drop and put in."""
+_MISHEARING = MishearingOptions("phonemes", misheard=0.12, dropped=0.04, short_dropped=0.1, split=0.02, inserted=0.02)
+"""How texts are garbled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,58 +70,6 @@ class TuningOptions:
             raise ConfigError("smoothing and garbled are shares, 0 to 1", stage=_STAGE)
 
 
-class Garbler:
-    """Writes a text as a recogniser might have heard it, in words of the texts that it knows.
-
-    Words become others that sound like them, short ones are dropped or put in, long ones fall apart: what training on
-    transcripts of speech teaches, without speech (cf. Tsvetkov et al. 2014, https://aclanthology.org/E14-1065).
-    """
-
-    def __init__(
-        self,
-        texts: Sequence[str],
-        *,
-        misheard: float = 0.12,
-        dropped: float = 0.04,
-        short_dropped: float = 0.1,
-        split: float = 0.02,
-        inserted: float = 0.02,
-    ) -> None:
-        """Learn which words there are.
-
-        Args:
-            texts: In plain words.
-            misheard: Share of words that become another.
-            dropped: Share of long words that vanish.
-            short_dropped: The same of short ones.
-            split: Share of long words that fall into two.
-            inserted: Share of words behind which a short one slips in.
-        """
-        self._shares = (misheard, dropped, short_dropped, split, inserted)
-        counted = Counter(word for text in texts for word in text.split())
-        self._alike = _alike(sorted(counted))
-        self._short = [word for word, _ in counted.most_common(60) if len(word) <= _SHORT]
-
-    def __call__(self, text: str, rng: random.Random) -> str:
-        """A text as it may have been heard; never empty, unless it was."""
-        misheard, dropped, short_dropped, split, inserted = self._shares
-        heard: list[str] = []
-        for word in text.split():
-            if rng.random() < (short_dropped if len(word) <= _SHORT else dropped):
-                continue
-            drawn = rng.random()
-            if drawn < misheard and self._alike.get(word):
-                heard.append(rng.choice(self._alike[word]))
-            elif drawn > 1 - split and len(word) > 5:
-                at = rng.randint(2, len(word) - 2)
-                heard += [word[:at], word[at:]]
-            else:
-                heard.append(word)
-            if self._short and rng.random() < inserted:
-                heard.append(rng.choice(self._short))
-        return " ".join(heard) or text
-
-
 class TunedEncoders:
     """Copies of a sentence encoder, each fine-tuned to the labels on all but a part of the texts.
 
@@ -151,7 +90,7 @@ class TunedEncoders:
         Raises:
             ConfigError: If the folder holds no such model.
         """
-        self.name = Path(folder).name
+        self.name = model_name(folder)
         self._labels = labels
         self._device = pick_device(device)
         try:
@@ -161,6 +100,8 @@ class TunedEncoders:
                 f"no sentence encoder at {folder} ({error}): `vivavoce models` says which there are", stage=_STAGE
             ) from error
         self._members: list[torch.nn.Module] = []
+        self.checkpoint: Checkpoint | None = None
+        """Of the last fit, if it had one: who has saved what was fitted removes it."""
 
     def fit(
         self,
@@ -177,24 +118,32 @@ class TunedEncoders:
             items: What was said, or may have been: texts with weights that sum to 1, of which each epoch draws one.
             places: Of their labels, shape (n,).
             options: How.
-            resume: Folder where every epoch leaves what is needed to go on from there; what lies there and is of other
-                data or settings is written over.
+            resume: File in which every epoch leaves what is needed to go on from there, for the same items, places and
+                options.
             progress: Told how many epochs are done.
 
         Returns:
             Log-probability of each label for each item, by the member that left it out; shape (n, labels).
+
+        Raises:
+            ConfigError: If the checkpoint is damaged, or of another run.
         """
-        garbler = Garbler([text for item in items for text in item]) if options.garbled else None
-        kept = _Kept(resume, _fingerprint(self._base, items, places, options))
+        self.checkpoint = Checkpoint(resume, self._run(items, places, options)) if resume is not None else None
+        fit = _Fit(self.checkpoint)
+        texts = [text for item in items for text in item]
+        misheard = Misheard(texts, _MISHEARING) if options.garbled else None
         parts = _parts(items, options)
         left_out = np.zeros((len(items), self._labels))
         self._members = []
         for number in range(options.members):
             others, own = np.flatnonzero(parts != number), np.flatnonzero(parts == number)
             member = on_model_thread(partial(self._member, options.seed + number))
-            run = _Run([items[int(place)] for place in others], places[others], options, number, garbler)
-            self._train(member, run, kept, progress)
             self._members.append(member)
+            if number < len(fit.ready):
+                _fill(member, {name: weight.numpy() for name, weight in fit.ready[number].items()})
+            else:
+                examples = _Examples([items[int(place)] for place in others], places[others], options, number, misheard)
+                self._train(member, examples, fit, progress)
             left_out[own] = self._mixed([items[int(place)] for place in own], [member])
         return left_out
 
@@ -234,10 +183,16 @@ class TunedEncoders:
             head.bias.zero_()
         return torch.nn.ModuleDict({"encoder": encoder, "head": head}).to(self._device)
 
-    def _train(self, member: Any, run: _Run, kept: _Kept, progress: weights.Progress | None) -> None:
+    def _run(self, items: Sequence[Mapping[str, float]], places: NDArray[np.int_], options: TuningOptions) -> Run:
+        settings = asdict(options)
+        seed = settings.pop("seed")
+        data = zip(map(dict, items), places.tolist(), strict=True)
+        return Run.of(data, settings, weights_digest(self._base), seed)
+
+    def _train(self, member: Any, examples: _Examples, fit: _Fit, progress: weights.Progress | None) -> None:
         import torch
 
-        options, total = run.options, run.options.members * run.options.epochs
+        options = examples.options
         groups = [
             {"params": list(part.values()), "peak": peak}
             for part, peak in (
@@ -246,18 +201,17 @@ class TunedEncoders:
             )
         ]
         optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.01)
-        done = kept.restore(member, optimizer, run.number, options.epochs)
-        for epoch in range(done, options.epochs):
-            batches = run.batches(epoch)
+        for epoch in range(fit.restore(member, optimizer), options.epochs):
+            batches = examples.batches(epoch)
             for step, (texts, wanted) in enumerate(batches, start=epoch * len(batches)):
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * _rising_then_falling(step, len(batches) * options.epochs)
-                seed = hash((options.seed, run.number, step))
+                seed = hash((options.seed, examples.number, step))
                 on_model_thread(partial(self._step, member, optimizer, texts, wanted, options.smoothing, seed))
-            kept.save(member, optimizer, run.number, epoch + 1, options.epochs)
+            fit.save(member, optimizer, epoch + 1, options.epochs)
             if progress is not None:
-                progress(run.number * options.epochs + epoch + 1, total, f"fine-tuning{kept.said}")
-        _fill(member, {name: weight.detach().cpu().numpy() for name, weight in _learned(member).items()})
+                done = examples.number * options.epochs + epoch + 1
+                progress(done, options.members * options.epochs, f"fine-tuning{fit.resumed}")
 
     def _step(
         self, member: Any, optimizer: Any, texts: Sequence[str], wanted: Sequence[int], smoothing: float, seed: int
@@ -304,14 +258,14 @@ class TunedEncoders:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Examples:
     """What one member learns from."""
 
     items: Sequence[Mapping[str, float]]
     places: NDArray[np.int_]
     options: TuningOptions
     number: int
-    garbler: Garbler | None
+    misheard: Misheard | None
 
     def batches(self, epoch: int) -> list[tuple[list[str], list[int]]]:
         """One epoch in random order; texts of a batch are about equally long. The same again for the same epoch."""
@@ -319,8 +273,8 @@ class _Run:
         texts = []
         for item in self.items:
             text = rng.choices(list(item), list(item.values()))[0]
-            garbled = self.garbler is not None and rng.random() < self.options.garbled
-            texts.append(self.garbler(text, rng) if garbled and self.garbler else text)
+            garbled = self.misheard is not None and rng.random() < self.options.garbled
+            texts.append(self.misheard(text, rng) if garbled and self.misheard else text)
         order = list(range(len(texts)))
         rng.shuffle(order)
         size = self.options.batch
@@ -332,79 +286,41 @@ class _Run:
         return [([texts[row] for row in batch], [int(self.places[row]) for row in batch]) for batch in batches]
 
 
-class _Kept:
-    """What is kept on disk of a fit that goes on, and taken over by the next one of the same data and settings."""
+class _Fit:
+    """How far a fit is: members that are ready, and the state of the one that is being fine-tuned."""
 
-    def __init__(self, folder: Path | None, fingerprint: str) -> None:
-        self._folder = folder
-        self._fingerprint = fingerprint
-        self.said = ""
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self._checkpoint = checkpoint
+        state = (checkpoint.load() if checkpoint is not None else None) or {"ready": [], "current": None}
+        self.ready: list[dict[str, torch.Tensor]] = state["ready"]
+        """What each has learned, in half precision."""
+        self._current: dict[str, Any] | None = state["current"]
+        self.resumed = f", going on from epoch {state['epochs']}" if "epochs" in state else ""
         """What people should know about it: how it began."""
 
-    def save(self, member: Any, optimizer: Any, number: int, epoch: int, epochs: int) -> None:
-        """Written aside and renamed: what is broken off while it writes keeps the epoch before."""
-        from safetensors.torch import save_file
-
-        if self._folder is None:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in _learned(member).items()}
-        if epoch < epochs:  # a member that is ready needs no moments
-            for name, weight in _learned(member).items():
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    tensors[f"{moment}.{name}"] = optimizer.state[weight][moment].cpu()
-            step = next(iter(optimizer.state.values()))["step"]
-        else:
-            step = 0
-        card = {"fingerprint": self._fingerprint, "epoch": str(epoch), "step": str(int(step))}
-        path = self._path(number)
-        save_file(tensors, path.with_suffix(".new"), metadata=card)
-        path.with_suffix(".new").replace(path)
-
-    def restore(self, member: Any, optimizer: Any, number: int, epochs: int) -> int:
-        """How many epochs of a member are done already, with what they gave."""
+    def restore(self, member: Any, optimizer: Any) -> int:
+        """How many epochs of the member that is not ready yet are done, with what they gave."""
         import torch
-        from safetensors import SafetensorError, safe_open
 
-        if self._folder is None or not self._path(number).exists():
+        if self._current is None:
             return 0
-        try:
-            with safe_open(self._path(number), framework="pt", device="cpu") as file:
-                card = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (OSError, SafetensorError):
-            card = {}
-        if card.get("fingerprint") != self._fingerprint:
-            logger.warning("%s is of other data or settings, or broken: starting over", self._path(number))
-            self.said = self.said or ", from the start: the checkpoint is of other data or settings"
-            return 0
-        epoch = int(card["epoch"])
         with torch.no_grad():
             for name, weight in _learned(member).items():
-                weight.copy_(tensors[f"weight.{name}"])
-                if epoch < epochs:
-                    optimizer.state[weight] = {
-                        "step": torch.tensor(float(card["step"])),
-                        "exp_avg": tensors[f"exp_avg.{name}"].to(weight.device),
-                        "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(weight.device),
-                    }
-        done = number * epochs + epoch
-        logger.info("going on from epoch %d of %s", done, self._folder)
-        self.said = f", going on from epoch {done}"
+                weight.copy_(self._current["weights"][name])
+        optimizer.load_state_dict(self._current["optimizer"])
+        epoch, self._current = int(self._current["epoch"]), None
         return epoch
 
-    def _path(self, number: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"member-{number}.safetensors"
-
-
-def forget(folder: Path) -> None:
-    """Delete what a fit has left in its `resume` folder, and nothing else; who has saved what was fitted calls it."""
-    for path in folder.glob("member-*"):
-        if path.suffix in (".safetensors", ".new"):
-            path.unlink()
-    with contextlib.suppress(OSError):  # never made, or something else is in it
-        folder.rmdir()
+    def save(self, member: Any, optimizer: Any, epoch: int, epochs: int) -> None:
+        """After an epoch of a member; the last one makes it ready."""
+        done = len(self.ready) * epochs + epoch
+        learned = {name: weight.detach().cpu() for name, weight in _learned(member).items()}
+        current = {"epoch": epoch, "weights": learned, "optimizer": optimizer.state_dict()}
+        if epoch == epochs:
+            _fill(member, {name: weight.numpy() for name, weight in learned.items()})
+            self.ready.append({name: weight.half() for name, weight in learned.items()})
+        if self._checkpoint is not None:
+            self._checkpoint.save({"epochs": done, "ready": self.ready, "current": current if epoch < epochs else None})
 
 
 def _opened(folder: Path, device: str) -> tuple[Any, Any]:
@@ -438,20 +354,6 @@ def _fill(member: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
             weight.copy_(torch.from_numpy(array))
 
 
-def _alike(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """For each word those that sound most like it, if any are near."""
-    spoken = [(word, sounds) for word in words for sounds in (phonemes(word),) if sounds]
-    lengths = np.array([len(sounds) for _, sounds in spoken])
-    found = {}
-    for row, (word, sounds) in enumerate(spoken):
-        near = np.flatnonzero(np.abs(lengths - len(sounds)) <= 2)
-        costs = alignments([spoken[place][1] for place in near], sounds, [0])[:, 0, -1]
-        apart = costs / np.maximum(lengths[near], len(sounds))
-        order = [place for place in np.argsort(apart, kind="stable") if near[place] != row][:_ALIKE]
-        found[word] = tuple(spoken[near[place]][0] for place in order if apart[place] <= _HEARD_AS)
-    return found
-
-
 def _parts(items: Sequence[Mapping[str, float]], options: TuningOptions) -> NDArray[np.int_]:
     """Which member leaves each item out; those that may say the same fall into one part."""
     said = [max(item, key=lambda text: item[text]) for item in items]
@@ -459,17 +361,6 @@ def _parts(items: Sequence[Mapping[str, float]], options: TuningOptions) -> NDAr
     random.Random(options.seed).shuffle(different)
     part = {text: place % options.members for place, text in enumerate(different)}
     return np.array([part[text] for text in said])
-
-
-def _fingerprint(
-    base: Any, items: Sequence[Mapping[str, float]], places: NDArray[np.int_], options: TuningOptions
-) -> str:
-    """Equal for two fits if and only if they learn the same, from the same encoder, in the same way."""
-    told = [[dict(item) for item in items], places.tolist(), asdict(options)]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name, weight in base.state_dict().items():
-        digest.update(name.encode() + np.ascontiguousarray(weight.cpu().numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def _rising_then_falling(step: int, steps: int) -> float:

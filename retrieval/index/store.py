@@ -4,10 +4,12 @@
 
     INDEX/
       manifest.json                which generation is valid, and which embedder made it; replaced atomically
+      vivavoce-index.lock          locked by the one who writes
       generation-3f2a91c07b5e/
         passages.sqlite            documents, passages, keyword index (FTS5), what is committed of the vectors; WAL
         vectors.f32                float32 rows, only ever appended to
-        codes.npz                  from 20,000 vectors on: codes of them (`FastScan`), which can be made again
+        codes.npz                  from 20,000 vectors on: codes of them (`FastScan`), which can be made again; the
+                                   database has their checksum
 
 A change appends its vectors, then commits to the database, which says how many vectors count: killed at any point, the
 change is there or it is not, and what it left behind the last vector that counts is cut off by the next one. There is
@@ -17,6 +19,7 @@ search. Writing everything anew (`Store.write`) makes a new generation, swaps th
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 import sqlite3
@@ -24,7 +27,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -38,10 +41,13 @@ from ..query.filters import Where
 from .fastscan import FastScan
 from .folder import (
     CODES,
+    GENERATION_FILES,
+    LOCK,
     MANIFEST,
     PASSAGES,
     VECTORS,
     Manifest,
+    check_replaceable,
     clear_errors,
     damaged_index,
     file_signature,
@@ -54,10 +60,12 @@ from .folder import (
     sweep_generations,
     sync_folder,
 )
-from .table import SCHEMA, Cut, PassageTable
+from .schema import SCHEMA
+from .table import Cut, PassageTable
 from .vectorlog import BLOCK, VectorLog
 from .vectors import Precision, VectorIndex
 
+logger = logging.getLogger(__name__)
 _CACHE = 65_536  # KiB of the database in memory at most: 2 MiB, the default, are read again and again by a large change
 
 
@@ -91,6 +99,9 @@ class Store:
         """Put an empty table and an empty index together; `in_memory` and `open` make stores."""
         self.table = table
         self.index = index
+        # Writers take their turn, then the folder's lock, then the store's, always in this order: nobody who holds the
+        # store's lock waits for another one, and readers go on while a writer waits.
+        self._turn = threading.Lock()
         self._lock = threading.RLock()
         self._root: Path | None = None
         self._log: VectorLog | None = None
@@ -139,16 +150,27 @@ class Store:
             store._log = VectorLog(folder / VECTORS, manifest.dim)
             store.index.exact = store._log.rows
             store._change, store._writable = -1, writable
-            codes = FastScan.load(folder / CODES) if (folder / CODES).exists() else None
             with store._readable(), table.reading():
                 store._catch_up()
-            if codes is not None:
-                store._kept = len(codes)
-                store.index.take(codes)
+                checksum = table.codes_checksum
+            store._take_codes(folder / CODES, checksum)
         except BaseException:
             table.close()
             raise
         return store
+
+    def _take_codes(self, file: Path, checksum: str | None) -> None:
+        """Use the codes that are kept, if they are as they were written; else make them again, as they can be."""
+        if not file.exists():
+            return
+        codes = FastScan.load(file, checksum)
+        if codes is not None:
+            self._kept = len(codes)
+            self.index.take(codes)
+            return
+        # Also where the writer was an earlier version, which kept no checksum. The next change keeps the new ones.
+        logger.info("%s has not the checksum that it should have: its codes are made again", file)
+        self.index.tune()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -266,7 +288,7 @@ class Store:
         """
         added = np.empty((0, self.index.dim), np.float32) if vectors is None else vectors
         self.index.check(added)
-        with self._lock, self._writing():
+        with self._writing():
             with self.table.writing():
                 sources = [cut.document.source for cut in cuts]
                 there = self.table.keys(sources)
@@ -296,7 +318,7 @@ class Store:
         codes = self.index.quick
         # Those that are not kept have to be made again by everybody who opens the index.
         if self._log is not None and codes is not None and (new or len(codes) > 1.1 * self._kept):
-            codes.save(self._log.path.with_name(CODES))
+            self.table.codes_checksum = codes.save(self._log.path.with_name(CODES))
             self._kept = len(codes)
 
     def remove(self, sources: Sequence[str] | None = None, where: Where | None = None) -> int:
@@ -318,7 +340,7 @@ class Store:
         """
         if self._root is None or self.manifest is None:
             raise StoreError("An index in memory has nothing to compact: save it into a folder.", stage="save")
-        with self._lock, self._writing():
+        with self._writing():
             self._rewrite(self._root, self.manifest.embedder, self.manifest.fingerprint)
             self._follow()
 
@@ -341,16 +363,18 @@ class Store:
         try:
             with clear_errors(root):
                 root.mkdir(parents=True, exist_ok=True)
-                with only_writer(root), self.reading():
-                    entries = [entry.name for entry in root.iterdir()]
-                    if entries and not any(map(is_ours, entries)):
-                        raise StoreError(
-                            f"{root} holds other files and no index: name a new or empty folder.", stage="save"
-                        )
-                    self._rewrite(root, embedder, fingerprint)
+                check_replaceable(root)
+                with self._turn, only_writer(root), self.reading():
+                    try:
+                        self._rewrite(root, embedder, fingerprint)
+                    except BaseException:
+                        if created:  # while it is held: whoever waits for it sees that it is gone, and makes another
+                            _discard_lock(root)
+                        raise
         finally:
-            if created and root.is_dir() and not any(root.iterdir()):
-                root.rmdir()
+            if created:
+                with suppress(OSError):  # it is in use
+                    root.rmdir()
 
     def _rewrite(self, root: Path, embedder: str, fingerprint: str) -> None:
         """Make a new generation and let the manifest name it; the caller is the only writer."""
@@ -368,12 +392,13 @@ class Store:
                     crc32 = log.append(first, vectors)
                     if len(vectors):
                         copy.execute("INSERT INTO appended VALUES (?, ?, ?)", (first, len(vectors), crc32))
+                if self.index.quick is not None:
+                    renamed = np.full(int(rows[-1]) + 1 if len(rows) else 0, -1)
+                    renamed[rows] = np.arange(len(rows))
+                    checksum = self.index.quick.save(generation / CODES, renamed)
+                    copy.execute("INSERT INTO codes VALUES (?)", (checksum,))
             finally:
                 copy.close()
-            if self.index.quick is not None:
-                renamed = np.full(int(rows[-1]) + 1 if len(rows) else 0, -1)
-                renamed[rows] = np.arange(len(rows))
-                self.index.quick.save(generation / CODES, renamed)
             sync_folder(generation / PASSAGES)
             sync_folder(generation)
             swap_manifest(root, Manifest(generation.name, embedder, fingerprint, self.index.dim))
@@ -382,13 +407,14 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Be the only writer, of the newest state."""
+        """Be the only writer, of the newest state, which nobody reads meanwhile."""
         if self._root is None:
-            yield
+            with self._lock:
+                yield
             return
         if not self._writable:
             raise StoreError(f"{self._root} cannot be written: copy the index to a folder of yours.", stage="save")
-        with clear_errors(self._root), only_writer(self._root):
+        with clear_errors(self._root), self._turn, only_writer(self._root), self._lock:
             sweep_generations(self._root)  # what a writer left that was killed while it made a new generation
             with self._readable():
                 self._follow()
@@ -411,17 +437,23 @@ class Store:
                     pass
             except (IndexCorrupt, sqlite3.DatabaseError) as error:
                 found.append(str(error))
-            beside = [f"{PASSAGES}-wal", f"{PASSAGES}-shm", VECTORS, CODES, FastScan.unfinished(CODES)]
-            ours = {MANIFEST, PASSAGES, *beside}
             # Other generations are being written now, or were when their writer was killed: the next one sweeps them.
-            entries = (*(entry for entry in self._root.iterdir() if not is_ours(entry.name)), *folder.iterdir())
-            strange = [entry for entry in entries if entry.name not in ours]
+            known = (MANIFEST, self.manifest.generation)
+            beside = (entry for entry in self._root.iterdir() if entry.name not in known and not is_ours(entry))
+            strange = [*beside, *(file for file in folder.iterdir() if file.name not in GENERATION_FILES)]
             return found + [f"{entry} is no part of the index" for entry in sorted(strange)]
 
     def close(self) -> None:
         """Let go of the files. The store is of no use afterwards."""
         with self._lock:
             self.table.close()
+
+
+def _discard_lock(root: Path) -> None:
+    """Remove the lock of a folder that has nothing else."""
+    if [entry.name for entry in root.iterdir()] == [LOCK]:
+        with suppress(OSError):  # where a file that is open cannot be removed
+            (root / LOCK).unlink()
 
 
 def _open_table(root: Path, file: Path) -> tuple[PassageTable, bool]:

@@ -24,39 +24,11 @@ from ..documents.chunking import Chunk, words_digest
 from ..documents.document import Document, Entry
 from ..errors import LoadingError
 from ..passages import Passage
-from ..query.filters import Where, condition, facts, matches
+from ..query.filters import Matching, Where, condition, facts, shadowed
 from ..query.instructions import Facet
 from ..query.keyword import content_terms, match_expression, terms
 from ..query.sounds import SoundAlikes
-
-SCHEMA = """
-CREATE TABLE documents (
-    id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
-    digest TEXT NOT NULL, metadata TEXT NOT NULL
-);
-CREATE TABLE passages (  -- id is the row of its vector
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, document INTEGER NOT NULL REFERENCES documents (id),
-    heading TEXT NOT NULL, text TEXT NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL, body_start INTEGER NOT NULL, page INTEGER
-);
-CREATE TABLE facts (  -- what can be filtered for
-    key TEXT NOT NULL, value NOT NULL, document INTEGER NOT NULL REFERENCES documents (id),
-    PRIMARY KEY (key, value, document)
-) WITHOUT ROWID;
-CREATE INDEX facts_of_document ON facts (document);
-CREATE INDEX passages_of_document ON passages (document);
-CREATE VIRTUAL TABLE words USING fts5 (
-    title, heading, body, content = '', tokenize = 'porter unicode61 remove_diacritics 2'
-);
-CREATE TABLE vocabulary (word TEXT PRIMARY KEY) WITHOUT ROWID;  -- as they are written; the keyword index has stems
-CREATE TABLE removed (row INTEGER PRIMARY KEY, change INTEGER NOT NULL);  -- vectors that belong to no passage any more
-CREATE INDEX removed_in_change ON removed (change);
-CREATE TABLE appended (  -- which vectors are committed, and what they must add up to
-    first INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc32 INTEGER NOT NULL
-);
-CREATE TABLE state (change INTEGER NOT NULL, center BLOB);
-INSERT INTO state VALUES (0, NULL);
-"""
+from .schema import CODES_TABLE, SCHEMA
 
 Found = tuple[float, float | None, float | None]
 """A passage's score, similarity and coverage."""
@@ -106,6 +78,8 @@ class Cut:
             raise LoadingError(f"The metadata of {document.source} is not plain JSON ({error}).") from error
         places = " ".join(f"{chunk.id} {chunk.start} {chunk.end} {chunk.page}" for chunk in chunks)
         told = hashlib.sha256("\0".join((document.text, document.title, metadata, places)).encode())
+        if shadowed(document.metadata):
+            told.update(b"\0metadata")  # earlier versions wrote other facts of it
         if vectors is not None:
             told.update(np.ascontiguousarray(vectors, np.float32).tobytes())
         return cls(document, chunks, metadata, told.hexdigest())
@@ -125,7 +99,8 @@ class PassageTable:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take over a connection in autocommit mode to a database with `SCHEMA`."""
         self._connection = connection
-        connection.create_function("regexp", 2, matches, deterministic=True)
+        self._matching = Matching()
+        connection.create_function("regexp", 2, self._matching, deterministic=True)
         self._lock = threading.RLock()
         self._depth = 0
         self._counted: tuple[int, dict[str, int]] = (-1, {})  # passages that hold a term, at a change
@@ -164,10 +139,15 @@ class PassageTable:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Make all changes inside one, or none: an error takes them back. Each is numbered; see `change`."""
+        with self._transaction():
+            self._connection.execute("UPDATE state SET change = change + 1")
+            yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.execute("UPDATE state SET change = change + 1")
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
@@ -207,6 +187,21 @@ class PassageTable:
     def center(self, center: NDArray[np.float32]) -> None:
         stored = np.ascontiguousarray(center, np.float32).tobytes()
         self._connection.execute("UPDATE state SET center = ?", (stored,))
+
+    @property
+    def codes_checksum(self) -> str | None:
+        """SHA-256 of the file that holds codes of the vectors; None if there is none, or none that is known."""
+        if not self._one("SELECT count(*) FROM sqlite_master WHERE name = 'codes'"):
+            return None
+        lines = self._all("SELECT sha256 FROM codes")
+        return str(lines[0][0]) if lines else None
+
+    @codes_checksum.setter
+    def codes_checksum(self, checksum: str) -> None:
+        with self._transaction():
+            self._connection.execute(CODES_TABLE)
+            self._connection.execute("DELETE FROM codes")
+            self._connection.execute("INSERT INTO codes VALUES (?)", (checksum,))
 
     def sums(self, first: int = 0) -> list[tuple[int, int, int]]:
         """First row, number of rows and CRC-32 of each append from this row on, in order."""
@@ -545,7 +540,7 @@ class PassageTable:
         return self._all(sql, values)[0][0]
 
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._lock, self._matching.limited():
             return self._connection.execute(sql, values).fetchall()
 
     def _each(self, sql: str) -> Iterator[Any]:

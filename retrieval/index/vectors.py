@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..embedding.loading import Device
+from ..embedding.loading import Device, pick_device
 from ..errors import DeviceUnavailable, DimensionMismatch, EmbeddingError
 from .fastscan import LEAST, FastScan
 from .mirror import MOST, Mirror, best_of
@@ -72,7 +72,7 @@ class VectorIndex:
             raise ValueError(f"precision must be 'float32' or 'int8', got {precision!r}.")
         self.dim = dim
         self.precision: Precision = precision
-        self.device: Literal["cpu", "cuda"] = _choose(faiss, device)
+        self.device: Literal["cpu", "cuda"] = _faiss_device(faiss, device)
         self._flat: Any = faiss.IndexFlatIP(dim)
         self.exact: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
         """Where the vectors of some rows are as they were given: float32, shape (n, dim)."""
@@ -304,19 +304,12 @@ class VectorIndex:
         return Mirror(faiss.index_cpu_to_gpu(resources, 0, exact), self.rows, resources)
 
 
-def _choose(faiss: Any, device: Device) -> Literal["cpu", "cuda"]:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.")
-    if device == "cpu":
-        return "cpu"
+def _faiss_device(faiss: Any, device: Device) -> Literal["cpu", "cuda"]:
     built = hasattr(faiss, "StandardGpuResources")
-    if built and faiss.get_num_gpus() > 0:
-        return "cuda"
-    if device == "cuda":
-        problem = (
-            "it finds no GPU"
-            if built
-            else "it was built without GPU support (pip uninstall -y faiss-cpu; pip install 'vivavoce[gpu]')"
-        )
-        raise DeviceUnavailable(f"FAISS cannot search on a GPU: {problem}. Use device='auto' to fall back to the CPU.")
-    return "cpu"
+    problem = (
+        "it finds no GPU"
+        if built
+        else "it was built without GPU support (pip uninstall -y faiss-cpu; pip install 'vivavoce[gpu]')"
+    )
+    missing = f"FAISS cannot search on a GPU: {problem}. Use device='auto' to fall back to the CPU."
+    return pick_device(device, lambda: built and faiss.get_num_gpus() > 0, DeviceUnavailable(missing))

@@ -16,6 +16,7 @@ from ..embedding.embedder import Embedder
 from ..errors import DimensionMismatch, EmbeddingError, IndexNotFound, StoreError
 from ..passages import Passage
 from ..query.filters import Where
+from ..query.query import Query
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -151,6 +152,15 @@ class ChromaKnowledge:
             if len(found) >= k or len(records) < many:
                 return tuple(found[:k])
             many *= 2  # some had no document
+
+    def search_query(self, query: Query, k: int = 5) -> tuple[Passage, ...]:
+        """Find passages for the likeliest reading of a query; its filter is handed to Chroma, its history left aside.
+
+        Raises:
+            ValueError: If the query has an instruction or boosts; else as ``search``.
+        """
+        query.check_supported(self, "where")
+        return self.search(query.text, k, where=query.where)
 
     def close(self) -> None:
         """Let go of the files, if ``open`` opened them. The knowledge base is of no use afterwards."""

@@ -8,7 +8,7 @@
 
 What differs is said here: a query by text looks for words and for what sounds like them too; a filtered one sees every
 record that the filter holds for; what a call has written is on disk when it returns; filters know ``$not`` and
-``$exists`` as well.
+``$exists`` as well. As in Chroma, all keys of a filter are keys of the metadata, ``source`` and ``title`` too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..documents.document import Document
 from ..embedding.embedder import Vectors, unit
 from ..errors import DimensionMismatch
 from ..passages import Passage
-from ..query.filters import Where
+from ..query.filters import Where, of_metadata
 from ..search.knowledge import LocalKnowledge
 
 _INCLUDED = ("documents", "embeddings", "metadatas", "distances")
@@ -273,7 +273,7 @@ def _listed(values: Any) -> list[str]:
 
 def _joined(where: Where | None, where_document: Mapping[str, Any] | None) -> Where | None:
     """One filter of both; an empty one, which some callers give, is none."""
-    parts: list[Where] = [where] if where else []
+    parts: list[Where] = [of_metadata(where)] if where else []
     if where_document:
         parts.append({"$document": where_document})
     return {"$and": parts} if len(parts) > 1 else parts[0] if parts else None

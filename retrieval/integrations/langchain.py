@@ -20,6 +20,7 @@ except ImportError as error:
     raise ImportError("LangChain's retrievers need langchain-core: pip install 'vivavoce[langchain]'") from error
 
 from ..passages import Passage
+from ..query.query import Query, as_query_knowledge
 
 
 class LangChainKnowledge:
@@ -62,6 +63,16 @@ class LangChainKnowledge:
                 found.setdefault(passage.id, passage)
         return tuple(found.values())[:k]
 
+    def search_query(self, query: Query, k: int = 5) -> tuple[Passage, ...]:
+        """Find passages for the likeliest reading of a query, without its history.
+
+        Raises:
+            ValueError: If the query has a filter, an instruction or boosts, which retrievers do not take alike; or if
+                ``k`` is less than 1.
+        """
+        query.check_supported(self)
+        return self.search(query.text, k)
+
     def _passage(self, document: Document, score: float) -> Passage:
         metadata = {str(key): value for key, value in document.metadata.items()}
         source = str(metadata.pop("source", "") or self._name)
@@ -74,7 +85,7 @@ class KnowledgeRetriever(BaseRetriever):
     """A LangChain retriever that asks a knowledge base.
 
     Attributes:
-        knowledge: Anything with ``search(query, k)``.
+        knowledge: Any knowledge base.
         k: How many passages at most; ``invoke(query, k=3)`` asks for another number once.
     """
 
@@ -84,7 +95,8 @@ class KnowledgeRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return [_document(passage) for passage in self.knowledge.search(query, self.k if k is None else k)]
+        passages = as_query_knowledge(self.knowledge).search_query(Query.of(query), self.k if k is None else k)
+        return [_document(passage) for passage in passages]
 
 
 def _document(passage: Passage) -> Document:

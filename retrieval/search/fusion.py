@@ -78,23 +78,25 @@ def _best_first(fused: dict[Item, float]) -> dict[Item, float]:
 
 
 def fuse_channels(
-    near: list[dict[int, float]], words: list[dict[int, float]], shares: list[float], how: SearchOptions
+    similarities: list[dict[int, float]],
+    coverages: list[dict[int, float]],
+    shares: list[float],
+    options: SearchOptions,
 ) -> dict[int, float]:
     """One score for each row: similarities and coverages of every reading, weighted."""
-    weights = [how.dense_weight * share for share in shares] if near else []
-    weights += [(1 - how.dense_weight) * share for share in shares] if words else []
-    if how.fusion == "sum":
-        return weighted_sum([*near, *words], weights)
+    weights = [options.dense_weight * share for share in shares] if similarities else []
+    weights += [(1 - options.dense_weight) * share for share in shares] if coverages else []
+    if options.fusion == "sum":
+        return weighted_sum([*similarities, *coverages], weights)
     return reciprocal_rank_fusion(
-        [sorted(found, key=found.__getitem__, reverse=True) for found in (*near, *words)], weights
+        [sorted(scores, key=scores.__getitem__, reverse=True) for scores in (*similarities, *coverages)], weights
     )
 
 
-def favoured(fused: dict[int, float], wanted: Sequence[tuple[NDArray[np.int64], float]]) -> dict[int, float]:
-    """Scores with what their passages are favoured by; of several, the most counts."""
+def boosted(fused: Mapping[int, float], boosts: Sequence[tuple[NDArray[np.int64], float]]) -> dict[int, float]:
+    """Scores with what their rows are boosted by, best first; of several boosts of a row, the most counts."""
     extras: dict[int, float] = {}
-    for rows, extra in wanted:
+    for rows, extra in boosts:
         for row in rows.tolist():
             extras[row] = max(extra, extras.get(row, extra))
-    scores = {row: score + extras.get(row, 0.0) for row, score in fused.items()}
-    return dict(sorted(scores.items(), key=lambda pair: -pair[1]))
+    return _best_first({row: score + extras.get(row, 0.0) for row, score in fused.items()})

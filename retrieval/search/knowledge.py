@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,8 @@ from ..index.vectors import Precision
 from ..passages import Passage
 from ..query.filters import Where
 from ..query.instructions import Facet, read_instruction
-from .fusion import favoured, fuse_channels
+from ..query.query import Query
+from .channels import ChannelSearch
 from .options import SearchOptions
 
 Progress = Callable[[int, int], None]
@@ -428,73 +428,45 @@ class LocalKnowledge:
             ValueError: If ``k`` < 1, or the filter is malformed.
             InstructionNotUnderstood: If the instruction asks for what the metadata does not know.
         """
-        return self.search_many([query], k=k, where=where, instruction=instruction, options=options)
+        return self.search_query(Query.of(query, where=where, instruction=instruction), k, options=options)
 
-    def search_many(
-        self,
-        queries: Sequence[str],
-        weights: Sequence[float] | None = None,
-        k: int = 5,
-        *,
-        where: Where | None = None,
-        instruction: str = "",
-        favour: Sequence[tuple[Where, float]] = (),
-        options: SearchOptions | None = None,
-    ) -> tuple[Passage, ...]:
+    def search_query(self, query: Query, k: int = 5, *, options: SearchOptions | None = None) -> tuple[Passage, ...]:
         """Find passages for a question of which several readings are possible, such as a recogniser's N-best list.
 
-        Every distinct reading is searched, all in one batch, and counts by its weight.
+        Every distinct reading is searched, all in one batch, and counts by its weight. Filter, instruction and boosts
+        are honoured; the history counts if a ``DialogueSearch`` is put around this.
 
         Args:
-            queries: The readings. Those without words are left out.
-            weights: How likely each is, such as its posterior; not negative, need not sum to 1. Default: equally.
+            query: What is asked.
             k: How many passages at most, at least 1.
-            where: Only documents whose metadata this holds for.
-            instruction: The same in plain words; see ``search``.
-            favour: Filters, each with what is added to the score of the passages that it holds for, of several the
-                most. They are all looked at, however little they have in common with the question.
             options: Search this once in another way.
 
         Returns:
-            As ``search``. ``score`` is its mean over the readings, by weight; ``similarity`` and ``coverage`` are those
-            of the reading that fits best.
+            As ``search``. ``score`` is its mean over the readings, by weight, and what boosts add; ``similarity`` and
+            ``coverage`` are those of the reading that fits best.
 
         Raises:
-            ValueError: If there are not as many weights as queries, a weight is negative or not finite, ``k`` < 1, or
-                the filter is malformed.
+            ValueError: If ``k`` < 1, or a filter is malformed.
             InstructionNotUnderstood: If the instruction asks for what the metadata does not know.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}.")
-        if instruction.strip():
-            told = read_instruction(instruction, self)
-            where = told if where is None else {"$and": [where, told]}
-        how = options or self.options
-        asked = _distinct(queries, weights)
-        if not asked:
+        where = query.where
+        if query.instruction.strip():
+            where = _both(where, read_instruction(query.instruction, self))
+        options = options or self.options
+        readings = query.distinct()
+        if not readings:
             return ()
-        depth = max(how.depth, k) if len(how.channels) > 1 or len(asked) > 1 or favour else k
+        deep = len(options.channels) > 1 or len(readings) > 1 or query.boosts
+        depth = max(options.depth, k) if deep else k
         vectors = None
-        if "dense" in how.channels:
+        if "dense" in options.channels:
             # The centre is the store's: another process may have built the index anew.
-            vectors = _centred(self.embedder, self._store).embed(list(asked), kind="query")
+            vectors = _centred(self.embedder, self._store).embed(list(readings), kind="query")
         with self._store.reading():
-            table = self._store.table
-            wanted = {id(one): table.where(one if where is None else {"$and": [where, one]}) for one, _ in favour}
-            near, words = self._look(list(asked), vectors, depth, how, where, list(wanted.values()))
-            fused = fuse_channels(near, words, list(asked.values()), how)
-            if favour:
-                fused = favoured(fused, [(wanted[id(one)], extra) for one, extra in favour])
-            best = list(fused)[:k]
-            ways = [
-                (
-                    fused[row],
-                    max(found[row] for found in near) if near else None,
-                    max(found.get(row, 0.0) for found in words) if words else None,
-                )
-                for row in best
-            ]
-            return table.passages(best, ways)
+            boosts = [(self._store.table.where(_both(where, one)), extra) for one, extra in query.boosts]
+            return ChannelSearch(self._store, options, depth, where, boosts).run(readings, vectors, k)
 
     def search_vector(
         self, vector: NDArray[np.float32], k: int = 5, *, where: Where | None = None
@@ -518,50 +490,8 @@ class LocalKnowledge:
         with self._store.reading():
             among = None if where is None else self._store.table.where(where)
             hits = self._store.index.search(vector[None], k, among)
-            told = [(score, score, None) for score in hits.scores[0].tolist()]
-            return self._store.table.passages(hits.rows[0].tolist(), told)
-
-    def _look(
-        self,
-        queries: list[str],
-        vectors: NDArray[np.float32] | None,
-        depth: int,
-        how: SearchOptions,
-        where: Where | None,
-        others: Sequence[NDArray[np.int64]] = (),
-    ) -> tuple[list[dict[int, float]], list[dict[int, float]]]:
-        """Similarity and coverage by row, for each query; an empty list for a channel that is off.
-
-        Similarities are complete: a passage that was found by its words alone has one as well. `others` are rows among
-        which is looked too.
-        """
-        words: list[dict[int, float]] = []
-        if {"keyword", "phonetic"} & set(how.channels):
-            words = [self._by_words(query, depth, how, where, others) for query in queries]
-        if vectors is None:
-            return [], words
-        among = None if where is None else self._store.table.where(where)
-        hits = [self._store.index.search(vectors, depth, rows) for rows in (among, *others)]
-        if len(queries) == len(hits) == 1 and not words:  # nothing was found that has no similarity yet
-            return [dict(zip(hits[0].rows[0].tolist(), hits[0].scores[0].tolist(), strict=True))], words
-        nearest = (row for found in hits for row in found.rows.ravel().tolist())
-        rows = sorted({*nearest, *(row for found in words for row in found)})
-        cosines = vectors @ self._store.index.vectors(np.array(rows, np.int64)).T
-        return [dict(zip(rows, line, strict=True)) for line in cosines.tolist()], words
-
-    def _by_words(
-        self, query: str, depth: int, how: SearchOptions, where: Where | None, others: Sequence[NDArray[np.int64]]
-    ) -> dict[int, float]:
-        """Coverage by row: of the words as they stand in the question, or where that is more, as they sound."""
-        table, columns = self._store.table, (how.title_weight, how.heading_weight, 1.0)
-        written = table.keyword(query, depth, columns, where, others) if "keyword" in how.channels else {}
-        sounding = table.sounding(query) if "phonetic" in how.channels else None
-        if sounding is None:
-            return written if "keyword" in how.channels else table.keyword(query, depth, columns, where, others)
-        for row, coverage in table.keyword(sounding, depth, columns, where, others).items():
-            before = written.get(row, 0.0)
-            written[row] = before + how.phonetic_weight * max(0.0, coverage - before)
-        return dict(sorted(written.items(), key=lambda pair: -pair[1]))
+            scores = [(score, score, None) for score in hits.scores[0].tolist()]
+            return self._store.table.passages(hits.rows[0].tolist(), scores)
 
     def names(self, least: int = 5) -> str | None:
         """The key of the metadata that says what a passage is about: of those that group passages, the finest.
@@ -621,20 +551,8 @@ class LocalKnowledge:
         self.close()
 
 
-def _distinct(queries: Sequence[str], weights: Sequence[float] | None) -> dict[str, float]:
-    """Readings that hold words, each once, with the weight of all its copies."""
-    shares = [1.0] * len(queries) if weights is None else [float(weight) for weight in weights]
-    if len(shares) != len(queries):
-        raise ValueError(f"{len(queries)} queries need as many weights, not {len(shares)}.")
-    if not all(math.isfinite(share) and share >= 0 for share in shares):
-        raise ValueError(f"Weights must be finite and not negative, got {shares}.")
-    asked: dict[str, float] = {}
-    for query, share in zip(queries, shares, strict=True):
-        # Half of a surrogate pair is no text to SQLite or to a tokenizer.
-        words = " ".join(query.encode("utf-8", "replace").decode().split())
-        if share > 0 and any(map(str.isalnum, words)):
-            asked[words] = asked.get(words, 0.0) + share
-    return asked
+def _both(where: Where | None, other: Where) -> Where:
+    return other if where is None else {"$and": [where, other]}
 
 
 def _uncentred(embedder: Embedder) -> CenteringEmbedder | None:

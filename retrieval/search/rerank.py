@@ -25,6 +25,8 @@ from ..embedding.likelihood import first_tokens, question_log_likelihoods
 from ..embedding.loading import Device, loading, torch_device
 from ..errors import EmbeddingError
 from ..passages import KnowledgeBase, Passage
+from ..query.filters import Where
+from ..query.query import Query, QueryKnowledge, as_query_knowledge
 
 IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
 """What passages are called in one prompt: one token each."""
@@ -49,13 +51,17 @@ class Reranker(Protocol):
 
 
 class RerankedKnowledge:
-    """A knowledge base whose best passages are read again by a reranker."""
+    """A knowledge base whose best passages are read again by a reranker.
 
-    def __init__(self, knowledge: KnowledgeBase, reranker: Reranker, *, depth: int = 10) -> None:
+    Whatever else a query holds decides which passages are read: every reading searches, and filters and what was said
+    before count as in the knowledge base. The order is the reranker's, which sees the likeliest reading alone.
+    """
+
+    def __init__(self, knowledge: KnowledgeBase | QueryKnowledge, reranker: Reranker, *, depth: int = 10) -> None:
         """Join the two.
 
         Args:
-            knowledge: Finds the passages; anything with ``search``, and if it has ``search_many``, that too.
+            knowledge: Finds the passages.
             reranker: Puts them into order.
             depth: How many are read.
         """
@@ -65,25 +71,16 @@ class RerankedKnowledge:
         self.reranker = reranker
         self.depth = depth
 
-    def search(self, query: str, k: int = 5, **options: Any) -> tuple[Passage, ...]:
-        """Find passages for a question; see ``KnowledgeBase.search``. Options are handed on to the knowledge base."""
-        found = self.knowledge.search(query, max(k, self.depth), **options)
-        return self.reranker.rerank(query, found, k) if found else ()
-
-    def search_many(
-        self, queries: Sequence[str], weights: Sequence[float] | None = None, k: int = 5, **options: Any
+    def search(
+        self, query: str, k: int = 5, *, where: Where | None = None, instruction: str = ""
     ) -> tuple[Passage, ...]:
-        """Find passages for a question of which several readings are possible.
+        """Find passages for a question; see ``LocalKnowledge.search``."""
+        return self.search_query(Query.of(query, where=where, instruction=instruction), k)
 
-        All readings search; the likeliest is what the passages are read with.
-        """
-        shares = [1.0] * len(queries) if weights is None else list(weights)
-        many: Any = getattr(self.knowledge, "search_many", None)
-        likeliest = max(zip(queries, shares, strict=True), key=lambda pair: pair[1], default=("", 0.0))[0]
-        if many is None:
-            return self.search(likeliest, k, **options)
-        found = many(queries, weights, max(k, self.depth), **options)
-        return self.reranker.rerank(likeliest, found, k) if found else ()
+    def search_query(self, query: Query, k: int = 5) -> tuple[Passage, ...]:
+        """Find passages for a query, which is handed on whole, and read them with its likeliest reading."""
+        passages = as_query_knowledge(self.knowledge).search_query(query, max(k, self.depth))
+        return self.reranker.rerank(query.text, passages, k) if passages else ()
 
 
 class CrossEncoderReranker:

@@ -24,7 +24,7 @@ from ..sound.audio import SPEECH_RATE, Samples
 from ..sound.segments import VadOptions, Window
 from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Hypothesis, Transcript, Word
-from .loading import quiet_loading, torch_device
+from .loading import pick_device, quiet_loading
 from .windows import WINDOW_SECONDS, Hear, WindowedRecognizer, window_transcript
 
 Labels: TypeAlias = tuple[int, ...]
@@ -117,7 +117,7 @@ class CTCRecognizer(WindowedRecognizer[CTCOptions]):
         device: str = "auto",
     ) -> None:
         self.options = options or CTCOptions()
-        self.device = torch_device(device)
+        self.device = pick_device(device, "torch")
         self._scorer = scorer
         self._model, self._features, tokenizer = _load(Path(model_dir), self.device)
         self._blank = int(tokenizer.pad_token_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ModelError
 
@@ -24,11 +24,12 @@ def quiet_loading() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def torch_device(device: str) -> str:
-    """Where an engine that uses torch runs: "cpu" or "cuda".
+def pick_device(device: str, library: Literal["torch", "CTranslate2"]) -> str:
+    """Where an engine runs: "cpu" or "cuda".
 
     Args:
-        device: "cpu", "cuda", or "auto": a GPU where torch sees one.
+        device: "cpu", "cuda", or "auto": a GPU where the library sees one.
+        library: What the engine computes with.
 
     Raises:
         ModelError: If there is no GPU for "cuda".
@@ -36,13 +37,28 @@ def torch_device(device: str) -> str:
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}")
+    if device == "cpu":
+        return "cpu"
+    if _SEES_GPU[library]():
+        return "cuda"
+    if device == "cuda":
+        raise ModelError(f"{library} sees no CUDA device; use device='auto' or 'cpu'", stage="load")
+    return "cpu"
+
+
+def _torch_sees_gpu() -> bool:
     import torch
 
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise ModelError("torch sees no CUDA device; use device='auto' or 'cpu'", stage="load")
-    return "cuda"
+    return torch.cuda.is_available()
+
+
+def _ctranslate2_sees_gpu() -> bool:
+    import ctranslate2
+
+    return bool(ctranslate2.get_cuda_device_count() > 0)
+
+
+_SEES_GPU = {"torch": _torch_sees_gpu, "CTranslate2": _ctranslate2_sees_gpu}
 
 
 def torch_number_format(compute_type: str, device: str) -> Any:

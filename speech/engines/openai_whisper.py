@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from ..lists.judging import judge
-from ..lists.nbest import distinct, varied
 from ..sound.audio import Samples
 from ..sound.segments import Window
 from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Hypothesis, Transcript
-from .loading import torch_device, torch_number_format
+from .loading import pick_device, torch_number_format
 from .whisper import WhisperOptions
 from .whisper_tokens import check_language, context_ids
-from .windows import Hear, WindowedRecognizer, log_mel, token_limit, window_transcript
+from .windows import Hear, WindowedRecognizer, beam_transcript, log_mel, token_limit
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +56,7 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     ) -> None:
         self.options = options or WhisperOptions()
         torch_only(self.options)
-        self.device = torch_device(device)
+        self.device = pick_device(device, "torch")
         self._dtype = torch_number_format(self.options.compute_type, self.device)
         self._whisper = _package()
         self._model = _load(self._whisper, model, self.device)
@@ -80,12 +78,8 @@ class OpenAIWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
             encoded = self._encode(window.audio.samples)
             language = language or self._language(encoded)
             heard, no_speech_prob = self._search(encoded, window, language, n_best, context)
-        kept, reason = judge(
-            heard, self.options, no_speech_prob=no_speech_prob, voice_prob=window.probability, language=language
-        )
-        chosen = varied(distinct(kept, language=language), n_best, language=language)
-        return window_transcript(
-            window, chosen, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best
+        return beam_transcript(
+            window, heard, self.options, language=language, no_speech_prob=no_speech_prob, n_best=n_best
         )
 
     def _encode(self, samples: Samples) -> torch.Tensor:

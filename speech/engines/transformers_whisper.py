@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from ..lists.judging import judge
-from ..lists.nbest import distinct, varied
 from ..sound.audio import Samples
 from ..sound.segments import Window
 from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Hypothesis, Transcript
-from .loading import quiet_loading, torch_device, torch_number_format
+from .loading import pick_device, quiet_loading, torch_number_format
 from .openai_whisper import torch_only
 from .whisper import WhisperOptions
 from .whisper_tokens import CONTEXT, MULTILINGUAL, WhisperTokens
-from .windows import Hear, WindowedRecognizer, log_mel, token_limit, window_transcript
+from .windows import Hear, WindowedRecognizer, beam_transcript, log_mel, token_limit
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +57,7 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
     ) -> None:
         self.options = options or WhisperOptions()
         torch_only(self.options)
-        self.device = torch_device(device)
+        self.device = pick_device(device, "torch")
         self._dtype = torch_number_format(self.options.compute_type, self.device)
         self._model = _load(Path(model_dir), self._dtype, self.device)
         multilingual = self._model.config.vocab_size >= MULTILINGUAL
@@ -81,12 +79,8 @@ class TransformersWhisperRecognizer(WindowedRecognizer[WhisperOptions]):
             language = language or detected
             prompt = [*context, *self._tokens.start(language)]
             heard = self._search(encoded, prompt, token_limit(window, language), n_best)
-        kept, reason = judge(
-            heard, self.options, no_speech_prob=no_speech_prob, voice_prob=window.probability, language=language
-        )
-        chosen = varied(distinct(kept, language=language), n_best, language=language)
-        return window_transcript(
-            window, chosen, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best
+        return beam_transcript(
+            window, heard, self.options, language=language, no_speech_prob=no_speech_prob, n_best=n_best
         )
 
     def _encode(self, samples: Samples) -> torch.Tensor:

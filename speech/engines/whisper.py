@@ -18,6 +18,7 @@ from ..sound.audio import Samples
 from ..sound.segments import VadOptions, Window
 from ..sound.vad import SileroDetector, VoiceDetector
 from ..transcript import Calibration, Hypothesis, Transcript, Word
+from .loading import pick_device
 from .whisper_tokens import CONTEXT, WhisperTokens
 from .windows import WINDOW_SECONDS, Hear, WindowedRecognizer, log_mel, token_limit, window_transcript
 
@@ -150,7 +151,7 @@ class WhisperRecognizer(WindowedRecognizer[WhisperOptions]):
         device: str = "auto",
     ) -> None:
         self.options = options or WhisperOptions()
-        self.device = _device(device)
+        self.device = pick_device(device, "CTranslate2")
         self._detector = detector or SileroDetector()
         folder = Path(model_dir)
         self._model = _load(folder, self.device, self.options)
@@ -312,20 +313,6 @@ class _Search:
             if known is None or known.log_prob < log_prob:
                 self._found[tuple(ids)] = Hypothesis(self._tokens.text(ids), log_prob, len(ids) + 1)
         return result
-
-
-def _device(device: str) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}")
-    if device == "cpu":
-        return device
-    import ctranslate2
-
-    if ctranslate2.get_cuda_device_count() > 0:
-        return "cuda"
-    if device == "cuda":
-        raise ModelError("CTranslate2 sees no CUDA device; use device='auto' or 'cpu'", stage="load")
-    return "cpu"
 
 
 def _load(folder: Path, device: str, options: WhisperOptions) -> Any:

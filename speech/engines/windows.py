@@ -14,7 +14,8 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from ..lists.nbest import distinct, joined
+from ..lists.judging import Thresholds, judge
+from ..lists.nbest import distinct, joined, varied
 from ..sound.audio import Audio, Samples
 from ..sound.segments import VadOptions, Window, speech_windows
 from ..sound.source import speech_blocks
@@ -132,6 +133,32 @@ def window_transcript(
         return replace(Transcript.nothing(reason, duration, no_speech_prob), offset=window.start)
     hypotheses = distinct(kept, language=language, n_best=n_best)
     return Transcript(hypotheses, language, no_speech_prob, duration, offset=window.start)
+
+
+def beam_transcript(
+    window: Window,
+    beams: Sequence[Hypothesis],
+    thresholds: Thresholds,
+    *,
+    language: str,
+    no_speech_prob: float,
+    n_best: int,
+) -> Transcript:
+    """What one search of a Whisper decoder heard in a window: its beams judged, merged and chosen from.
+
+    Args:
+        window: Where it was heard.
+        beams: All that the search finished, best per token first.
+        thresholds: When to refuse.
+        language: ISO 639-1 code.
+        no_speech_prob: The model's probability that nobody spoke, [0, 1].
+        n_best: How many different hypotheses at most.
+    """
+    kept, reason = judge(
+        beams, thresholds, no_speech_prob=no_speech_prob, voice_prob=window.probability, language=language
+    )
+    chosen = varied(distinct(kept, language=language), n_best, language=language)
+    return window_transcript(window, chosen, reason, language=language, no_speech_prob=no_speech_prob, n_best=n_best)
 
 
 def log_mel(samples: Samples, n_mels: int, tail: float | None = None) -> Samples:

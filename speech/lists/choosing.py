@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..transcript import Transcript
 from .confusion import ConfusionNetwork, key
 from .evidence import BY_HAND, EVIDENCE, evidence
-from .nbest import normalizer
+from .nbest import normalizer, word_distances
 
 
 class SentenceScorer(Protocol):
@@ -209,16 +209,6 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def word_errors(words: Sequence[str], said: Sequence[str]) -> int:
-    """Words inserted, left out or replaced (Levenshtein)."""
-    row = list(range(len(said) + 1))
-    for i, word in enumerate(words, start=1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(said, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
-
-
 def _first(transcript: Transcript, method: str) -> Choice:
     if not transcript.hypotheses:
         return Choice("", method, None, 0.0)
@@ -232,8 +222,7 @@ def _keys(text: str) -> list[str]:
 def _risks(transcript: Transcript, posteriors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Expected word errors of each hypothesis; float64, shape (n,)."""
     words = [_keys(hypothesis.text) for hypothesis in transcript.hypotheses]
-    errors = np.array([[word_errors(mine, other) for other in words] for mine in words], dtype=np.float64)
-    return errors @ posteriors
+    return word_distances(words) @ posteriors
 
 
 def _positive(name: str, value: float) -> float:

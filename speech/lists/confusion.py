@@ -171,6 +171,8 @@ def _columns(sentences: Sequence[Sequence[str]]) -> list[list[int | None]]:
 
 def _alignment(slots: Sequence[set[str]], words: Sequence[str]) -> list[tuple[int | None, int | None]]:
     """Cheapest pairs of slot and word (dynamic programming); None where one side has nothing."""
+    # By hand, because a slot holds several words, each of which costs what its letters say: rapidfuzz has no such
+    # distance.
     skip = [0.0 if "" in slot else _GAP for slot in slots]
     n, m = len(slots), len(words)
     cost = [[0.0] * (m + 1) for _ in range(n + 1)]

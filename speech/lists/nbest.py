@@ -99,8 +99,9 @@ def varied(
 def word_distances(words: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """Word errors between any two of some sentences (Levenshtein); float64, shape (n, n)."""
     from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.process import cdist
 
-    return np.array([[Levenshtein.distance(a, b) for b in words] for a in words], dtype=np.float64)
+    return cdist(words, words, scorer=Levenshtein.distance, dtype=np.float64)
 
 
 def joined(windows: Sequence[Transcript], *, duration: float, n_best: int) -> Transcript:

@@ -168,6 +168,8 @@ def alignments(
         Weighted edit distances of each phrase to ``heard[start:end]``, float64, shape (p, s, n + 1), infinite where
         `end` lies before `start`.
     """
+    # By hand, because rapidfuzz's weights are one for each kind of edit, not one for each pair of phonemes, and because
+    # all ends of a stretch come out of one table.
     swap, skip = substitutions(), omissions()
     row = np.asarray(heard, dtype=np.intp)
     # Hearing all of heard[start:end] for nothing costs skipped[end] - skipped[start].

@@ -71,9 +71,8 @@ def matched(committed: Sequence[str], pieces: Sequence[str]) -> int:
     known, new = [bare(piece) for piece in committed], [bare(piece) for piece in pieces]
     if new[: len(known)] == known:
         return len(known)
-    row = list(range(len(new) + 1))
-    for i, word in enumerate(known, start=1):
-        diagonal, row[0] = row[0], i
-        for k, other in enumerate(new, start=1):
-            diagonal, row[k] = row[k], min(diagonal + (word != other), row[k] + 1, row[k - 1] + 1)
-    return min(range(len(row)), key=lambda k: (row[k], abs(k - len(known))))
+    from rapidfuzz.distance import Levenshtein
+
+    return min(
+        range(len(new) + 1), key=lambda count: (Levenshtein.distance(known, new[:count]), abs(count - len(known)))
+    )

@@ -269,7 +269,7 @@ class Audio:
         if signal_level == 0.0 or noise_level == 0.0:
             silent = "the signal" if signal_level == 0.0 else "the noise"
             raise AudioError(f"{silent} is silent, so there is no ratio to mix at; give audible sound", stage="read")
-        gain = signal_level / noise_level * 10 ** (-snr_db / 20)
+        gain = signal_level / noise_level / 10 ** (snr_db / 20)
         total: Samples = self.samples + np.float32(gain) * under.samples
         return Audio(np.divide(total, max(1.0, float(np.max(np.abs(total)))), dtype=np.float32), self.rate)
 

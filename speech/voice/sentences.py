@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator
 _LIMIT = 200
 """Characters after which a sentence is cut at a comma: the listener should not wait for its end."""
 
-# An end of sentence: its marks, whatever closes behind them (quotes, brackets, a source such as [menu.md]), then a
-# blank. Marks of scripts without blanks end a sentence alone; so does the end of a line.
-_END = re.compile(
-    r"""(?P<marks>[.!?…]+)(?P<closing>["'”’»)\]*_]*(?:\s*\[[^\]\n]{1,80}\])*)(?=\s)|[。！？]+[”’」』）]*|\n"""
-)
+# What may end a sentence: marks with whatever closes behind them, if a blank follows; marks of scripts without blanks
+# alone; an end of line.
+_END = re.compile(r"""(?P<marks>[.!?…]+)["'”’»)\]*_]*|[。！？]+[”’」』）]*|\n""")
+# Sources behind the marks, such as [menu.md], belong to the sentence if they stand in its line and a blank follows. The
+# second pattern matches, to the end of the text, what may still become a longer row of sources.
+_SOURCES = re.compile(r"(?:[^\S\n]*\[[^\]\n]{1,80}\])*(?=\s)")
+_SOURCES_BEGUN = re.compile(r"(?:[^\S\n]*\[[^\]\n]{1,80}\])*[^\S\n]*(?:\[[^\]\n]{0,80}\]?)?")
 _CLAUSE = re.compile(r"(?:[,;:]|\s[—–-])(?=\s)|—|[，、；：]")
 _ALWAYS_GO_ON = frozenset(
     "mr mrs ms dr prof st sr jr rev hon gen col sgt capt lt mt messrs vs e.g i.e cf approx no nos vol fig p pp ca"
@@ -63,16 +65,36 @@ def _sentences(pieces: Iterable[str], limit: int) -> Iterator[str]:
 
 
 def _boundary(text: str, limit: int) -> int | None:
-    """Where the first sentence ends; None while that cannot be known."""
-    for match in _END.finditer(text):
-        if match.end() > limit:
+    """Where the first sentence ends; None while that cannot be known.
+
+    A decision may rest only on signs that nothing written later can change: a candidate that the text ends in waits.
+    """
+    start = 0
+    while (match := _END.search(text, start)) and match.end() <= limit:
+        end = _candidate(text, match)
+        if end is None:
+            return None
+        if end > limit:
             break
-        ends = _ends(text, match)
+        ends = end > 0 and _ends(text, match, end)
         if ends is None:
             return None
         if ends:
-            return match.end()
+            return end
+        start = max(end, match.end())
     return _forced(text, limit) if len(text) > limit else None
+
+
+def _candidate(text: str, match: re.Match[str]) -> int | None:
+    """Where a sentence ends if it ends by these marks, 0 if it does not; None if that has not been written yet."""
+    if match.group() == "\n":
+        return match.end()
+    if match["marks"] is None:
+        return match.end() if match.end() < len(text) else None
+    if _SOURCES_BEGUN.fullmatch(text, match.end()):
+        return None
+    sources = _SOURCES.match(text, match.end())
+    return sources.end() if sources else 0
 
 
 def _forced(text: str, limit: int) -> int:
@@ -83,27 +105,19 @@ def _forced(text: str, limit: int) -> int:
     return blank if blank > 0 else limit
 
 
-def _ends(text: str, match: re.Match[str]) -> bool | None:
+def _ends(text: str, match: re.Match[str], end: int) -> bool | None:
     """Whether a candidate ends its sentence; None if what follows has not been written yet."""
     if match["marks"] is None:
         return True
-    line_end = re.match(r"[^\S\n]*\n", text[match.end() :])
-    if line_end:
+    if re.match(r"[^\S\n]*\n", text[end:]):
         return True
-    following = text[match.end() :].lstrip()
-    if not following or _opens_bracket(following):
-        return None
+    following = text[end:].lstrip()
     if match["marks"] != ".":
         # "Wait... what?" goes on; "Really? Yes." and "Hm… Yes." do not.
         return not following[0].islower()
     if following[0].islower():
         return False
     return _period_ends(text, match, following)
-
-
-def _opens_bracket(following: str) -> bool:
-    """Whether a bracket has begun that may still turn out to be the sentence's source."""
-    return re.fullmatch(r"\[[^\]\n]{0,80}\]?", following) is not None
 
 
 def _period_ends(text: str, match: re.Match[str], following: str) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ class Synthesizer(Protocol):
 
 class HibariSynthesizer:
     """Hibari (https://github.com/MMWilliams/hibari): English, 24 kHz, on one CPU core.
+
+    Safe to use from several threads, one of which synthesises at a time.
 
     Args:
         voice: "heart" (American) is inside the wheel; Hibari downloads its other voices when one is first named.
@@ -41,6 +44,7 @@ class HibariSynthesizer:
             raise ValueError(f"there is no voice {voice!r}; choose one of {', '.join(sorted(VOICES))}")
         self.voice = voice
         self.speed = speed
+        self._lock = threading.Lock()
         try:
             self._hibari: Any = Hibari(voice=voice)
             self._hibari.phonemize("Ready.")  # loads the dictionaries now instead of with the first answer
@@ -57,10 +61,15 @@ class HibariSynthesizer:
         Marks that are written but not said (Markdown, links, sources in brackets) are left out.
         """
         for sentence in sentences([speakable(text)]):
-            # Dots and dashes alone have phonemes too, and would be a breath.
-            for phonemes in self._hibari.phonemize(sentence):
+            # The lock is free at each yield: whoever stops listening half-way must not silence everybody else.
+            with self._lock:
+                read = self._hibari.phonemize(sentence)
+            for phonemes in read:
+                # Dots and dashes alone have phonemes too, and would be a breath.
                 if any(sign.isalpha() for sign in phonemes):
-                    yield Audio(self._hibari.from_phonemes(phonemes, self.speed, seed=0), self._hibari.sample_rate)
+                    with self._lock:
+                        samples = self._hibari.from_phonemes(phonemes, self.speed, seed=0)
+                    yield Audio(samples, self._hibari.sample_rate)
 
 
 _FENCE = re.compile(r"^\s*(```|~~~).*?(?:^\s*\1\s*$|\Z)", re.MULTILINE | re.DOTALL)

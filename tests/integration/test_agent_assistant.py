@@ -12,7 +12,7 @@ from vivavoce.agent import Decided, Heard, Persona, Retrieved, Said, TokenGate, 
 from vivavoce.agent.model.prompts import NOTHING_HEARD
 from vivavoce.agent.testing import check_chat_model, check_gate
 from vivavoce.memory.testing import ListRecord
-from vivavoce.speech import Audio, frames
+from vivavoce.speech import Audio, Partial, frames
 
 pytestmark = pytest.mark.weights
 
@@ -79,7 +79,9 @@ def test_conversations_at_the_same_time_do_not_disturb_each_other(fresh, agent):
 def test_frames_are_answered_as_they_come(fresh, coffeehouse):
     pause = Audio.silence(1.5)
     heard = [recording(coffeehouse, name) for name in ("1-order-medium-mocha", "2-sunday-closing")]
-    events = list(fresh.stream(frames(Audio.join([pause, heard[0], pause, heard[1], pause]))))
+    events = list(fresh.stream(frames(Audio.join([pause, heard[0], pause, heard[1], pause])), threaded=False))
+    partials = [event.text.lower() for event in events if isinstance(event, Partial)]
+    assert any("mocha" in text for text in partials) and any("what time" in text for text in partials)
     texts = [event.transcript.text.lower() for event in events if isinstance(event, Heard)]
     assert len(texts) == 2 and "mocha" in texts[0] and "sunday" in texts[1]
     assert [event.decision.retrieve for event in events if isinstance(event, Decided)] == [False, True]

@@ -283,7 +283,7 @@ def test_an_index_is_searched(index):
 @weights
 def test_typed_turns_are_answered_one_after_the_other(index, llm_dir):
     typed = "What is the wifi password?\nThank you very much!\n\nnever read\n"
-    talked = vivavoce("chat", "--text", "--knowledge", index, "--json", typed=typed)
+    talked = vivavoce("chat", "--knowledge", index, "--json", typed=typed)
     assert talked.code == 0, talked.err
     kinds = [line["event"] for line in talked.lines]
     assert kinds == ["heard", "decided", "retrieved", "said", "turn_ended", "heard", "decided", "said", "turn_ended"]
@@ -352,7 +352,7 @@ def test_without_weights_and_network_the_command_is_named(no_network, monkeypatc
     out, recording = tmp_path / "out", coffeehouse / "questions" / "9-small-talk.flac"
     arguments = {
         "ask": (recording,),
-        "chat": ("--text",),
+        "chat": (),
         "transcribe": (recording, "--out", out),
         "index": (coffeehouse / "handbook", "--out", out),
         "search": (coffeehouse / "handbook", "wifi"),
@@ -591,7 +591,7 @@ def test_cuda_where_there_is_none(llm_dir, whisper_dir, coffeehouse):
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    refused(vivavoce("chat", "--text", "--device", "cuda"), "no CUDA device", "auto or cpu")
+    refused(vivavoce("chat", "--device", "cuda"), "no CUDA device", "auto or cpu")
     recording = coffeehouse / "questions" / "9-small-talk.flac"
     refused(vivavoce("transcribe", recording, "--device", "cuda"), "CUDA", "'auto' or 'cpu'")
 
@@ -612,7 +612,7 @@ def test_a_model_that_nobody_knows(coffeehouse):
         ("ask", "hello", "--device", "tpu"),
         ("ask", "hello", "--n-best", "0"),
         ("ask", "hello", "--louder"),
-        ("chat",),
+        ("calibrate",),
         ("transcribe",),
         ("index", "."),
         ("search", "."),
@@ -636,6 +636,6 @@ def test_wrong_usage(arguments):
 def test_help_is_there():
     helped = vivavoce("--help")
     assert helped.code == 0
-    for verb in ("ask", "chat", "index", "search", "transcribe", "speak", "models", "doctor"):
+    for verb in ("ask", "chat", "index", "search", "transcribe", "speak", "models", "doctor", "eval", "train"):
         assert verb in helped.out
         assert vivavoce(verb, "--help").code == 0

@@ -168,7 +168,7 @@ def test_an_engine_that_nobody_knows(rows, order, verb):
 def test_wrong_values_are_named(rows, order, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     manifest = rows([{"audio_filepath": order, "text": "yes", "intent": "agree", "slots": {}}])
-    refused(vivavoce("eval", "speech-gate", "--manifest", manifest, "--expect", "music"), "speech or none", code=2)
+    refused(vivavoce("eval", "speech-gate", "--manifest", manifest, "--expect", "music"), "'speech', 'none'", code=2)
     refused(vivavoce("eval", "wer", "--manifest", manifest, "--noise", tmp_path), "There is no sound file in")
     unknown = ("--engine", PARROT, "--no-rival", "--choose", "best")
     refused(vivavoce("eval", "wer", "--manifest", manifest, *unknown), "1best, rover")

@@ -3,7 +3,7 @@
 import pytest
 
 from vivavoce.agent.opening import open_embedder
-from vivavoce.retrieval import EmbedderMismatch, LocalKnowledge, SearchOptions, SentenceTransformerEmbedder
+from vivavoce.retrieval import EmbedderMismatch, LocalKnowledge, Query, SearchOptions, SentenceTransformerEmbedder
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder, check_knowledge
 
 pytestmark = pytest.mark.weights
@@ -63,7 +63,7 @@ def test_meaning_is_needed_for_that(knowledge):
 
 def test_a_misheard_question_is_found_by_the_reading_that_fits(knowledge):
     readings = ["how long is a gift cart ballad", "how long is a gift card valid", "how longest gift cart valid"]
-    assert knowledge.search_many(readings, [0.5, 0.3, 0.2])[0].heading == "Expiry"
+    assert knowledge.search_query(Query.of(readings, [0.5, 0.3, 0.2]))[0].heading == "Expiry"
 
 
 def test_the_language_model_finds_them_too_with_the_adapter_that_ships(llm_dir):

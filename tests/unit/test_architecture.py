@@ -8,12 +8,14 @@ import graphlib
 import importlib
 import importlib.util
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("agent", "memory", "retrieval", "speech")
@@ -41,11 +43,12 @@ HEAVY = {
 }
 PUBLIC = {
     "agent": """
-        AgentError AlwaysRetrieve AnswerOptions ChatModel ConfigError Decided Decision DirectedSpeech
-        EndpointError Event FirstToken Gate Generation GenerationError Grammar Heard IntentClassifier
-        KeywordSpotter LanguageScorer LocalModelOptions Message ModelUnavailable NeverRetrieve OpenAIChatModel
-        Parts Persona ReadOut Retrieved Said Saying SlotFiller Speaking Spoke TokenGate TransformersChatModel
-        Turn TurnCancelled TurnEnded VoiceAgent WakePhrase open_chooser open_knowledge open_recognizer
+        AgentError AlwaysRetrieve AnswerOptions ChatModel ChooserSkill CommandSkill ConfigError Decided
+        Decision DirectedSkill DirectedSpeech EndpointError Event FirstToken Gate Generation GenerationError
+        Grammar Heard IntentClassifier IntentSkill KeywordSpotter LanguageScorer LocalModelOptions Message
+        ModelUnavailable NeverRetrieve OpenAIChatModel Outcome Parts Persona ReadOut Retrieved Said Saying
+        Skill SlotFiller Speaking Spoke TokenGate TransformersChatModel Turn TurnCancelled TurnEnded
+        Understood VoiceAgent WakePhrase WakeSkill open_chooser open_knowledge open_recognizer
     """,
     "memory": "Episode Record RecordBusy RecordCorrupt RecordError SQLiteRecord",
     "retrieval": """
@@ -53,8 +56,9 @@ PUBLIC = {
         DialogueOptions DialogueSearch DimensionMismatch Document Embedder EmbedderMismatch EmbeddingError Entry
         Facet Heading Hits IndexCorrupt IndexNotFound InstructionNotUnderstood KnowledgeBase LLMEmbedder
         LikelihoodReranker ListwiseReranker LoadedFolder LoadingError LocalKnowledge Manifest Mention NameFinder
-        Passage RerankedKnowledge Reranker RetrievalError SearchOptions SentenceTransformerEmbedder SkippedFile
-        Store StoreError StoreStats VectorIndex Where chunk_document is_index load_file load_folder
+        Passage PlainKnowledge Query QueryKnowledge RerankedKnowledge Reranker RetrievalError SearchOptions
+        SentenceTransformerEmbedder SkippedFile Store StoreError StoreStats VectorIndex Where as_query_knowledge
+        chunk_document is_index load_file load_folder
         read_instruction read_manifest reciprocal_rank_fusion weighted_sum
     """,
     "speech": """
@@ -245,14 +249,28 @@ def test_readme_tree_is_the_disk():
     assert told == there
 
 
+def verbs(typer_app) -> set[str]:
+    """The names that a typer app answers to, first words only."""
+    commands = {info.name or info.callback.__name__.replace("_", "-") for info in typer_app.registered_commands}
+    return commands | {info.name for info in typer_app.registered_groups}
+
+
 def test_readme_lists_the_commands():
-    commands = {
-        node.name
-        for node in tree(ROOT / "agent" / "cli" / "app.py").body
-        if isinstance(node, ast.FunctionDef) and "app.command()" in map(ast.unparse, node.decorator_list)
-    }
-    rows = re.findall(r"^\| `vivavoce (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert sorted(rows) == sorted(commands | {"eval", "index", "models", "train"})
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    app = importlib.import_module("vivavoce.agent.cli.app").app
+    assert sorted(re.findall(r"^\| `vivavoce (\w+)", readme, re.M)) == sorted(verbs(app))
+    groups = {info.name: info.typer_instance for info in app.registered_groups}
+    for name in ("eval", "train"):
+        [row] = re.findall(rf"^\| `vivavoce {name} VERB` \| [^:|]+: (.+) \|$", readme, re.M)
+        assert sorted(re.findall(r"`([\w-]+)`", row)) == sorted(verbs(groups[name]))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "agent" / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_no_function_of_the_command_line_has_over_eight_parameters(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert len(taken) <= 8, f"{node.name}: group options in a dataclass, see agent/cli/options.py"
 
 
 def test_everybody_runs_the_same_six_names():
@@ -268,3 +286,8 @@ def test_notebooks_are_stripped():
     for path in notebooks:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             assert not cell.get("outputs") and not cell.get("execution_count"), f"{path.name}: clear all outputs"
+
+
+@pytest.mark.skipif("HYPOTHESIS_PROFILE" in os.environ, reason="another profile was asked for")
+def test_hypothesis_draws_the_same_examples_in_every_run():
+    assert settings.default is not None and settings.default.derandomize and settings.default.deadline is None

@@ -81,3 +81,15 @@ def test_examples_show_what_the_grammar_covers(tmp_path):
     for file in (path, tmp_path / "absent.txt"):
         with pytest.raises(ConfigError, match="examples"):
             understood_examples(file, filler)
+
+
+def test_noise_is_mixed_at_the_rate_of_the_recording_and_silence_stays_as_it_is():
+    noise = Noise((Audio(np.random.default_rng(0).normal(0, 0.1, 9000).astype(np.float32), 16_000),), 6.0)
+    recording = Audio(np.sin(np.arange(24_000, dtype=np.float32) / 9) / 2, 24_000)
+    under = noise.over(recording, 0)
+    assert under.rate == 24_000 and len(under.samples) == 24_000
+    spectrum = np.abs(np.fft.rfft(under.samples - recording.samples))
+    assert spectrum[8_200:].max() < 0.1 * spectrum[:8_000].max(), "16 kHz noise holds nothing above 8 kHz"
+    silent = Noise((Audio.silence(1.0),), 6.0)
+    assert silent.over(recording, 0).samples.tolist() == recording.samples.tolist()
+    assert not noise.over(Audio.silence(1.0), 0).samples.any()

@@ -126,7 +126,7 @@ def test_a_file_that_is_no_reader(tmp_path, content):
     path = tmp_path / "reader.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match=r"reader\.json is no read-out .*vivavoce calibrate"):
+    with pytest.raises(ConfigError, match=r"reader\.json is no read-out .*vivavoce train read-out"):
         ReadOut.load(path)
 
 
@@ -159,3 +159,11 @@ def test_one_comes_with_the_package():
 def test_a_folder_is_no_name_of_a_shipped_one(tmp_path):
     assert ReadOut.shipped(str(tmp_path)) is None
     assert ReadOut.shipped("owner/name") is None
+
+
+def test_a_path_is_no_name_of_a_shipped_one(tmp_path):
+    reader().save(tmp_path / "mine.json", {})
+    above = "../" * 40 + str(tmp_path / "mine").lstrip("/")
+    for path in (str(tmp_path / "mine"), above, "../data/smollm2-135m-instruct", "./smollm2-135m-instruct", "", "."):
+        assert ReadOut.shipped(path) is None, path
+    assert ReadOut.shipped("directed") is None, "a file of another kind"

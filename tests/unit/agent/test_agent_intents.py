@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ from vivavoce.agent.evaluation.intents import evaluate_intents, heard_in
 from vivavoce.agent.understanding.heads import LabelHead, Mixture
 from vivavoce.agent.understanding.intents import IntentClassifier, IntentOptions, plainly
 from vivavoce.agent.understanding.readers import EmbeddingReader, StateOptions, StateReader, TextReader
-from vivavoce.agent.understanding.tuning import Garbler, TunedEncoders, TuningOptions, forget
+from vivavoce.agent.understanding.tuning import TunedEncoders, TuningOptions
+from vivavoce.retrieval import SentenceTransformerEmbedder
 from vivavoce.retrieval.testing import HashEmbedder
 from vivavoce.speech import Hypothesis, Transcript
 
@@ -232,6 +232,14 @@ def test_what_was_fine_tuned_is_saved_without_pickle_and_predicts_the_same(tuned
     assert {path.suffix for path in (tmp_path / "intents").iterdir()} == {".json", ".safetensors"}
     with pytest.raises(ConfigError, match="tiny-encoder"):
         IntentClassifier.load(tmp_path / "intents", readers=readers, encoder=tmp_path / "another")
+    snapshot = tmp_path / "models--owner--tiny-encoder" / "snapshots" / "12fd25f7"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(encoder)
+    assert SentenceTransformerEmbedder(snapshot, device="cpu").name == "tiny-encoder"
+    IntentClassifier.load(tmp_path / "intents", readers=readers, encoder=snapshot)
+    card = tmp_path / "intents" / "intents.json"
+    card.write_text(card.read_text().replace("tiny-encoder", "12fd25f7"))  # as it was written once
+    IntentClassifier.load(tmp_path / "intents", readers=readers, encoder=snapshot)
     IntentClassifier(readers).fit(TEXTS, LABELS).save(tmp_path / "intents")
     assert IntentClassifier.load(tmp_path / "intents", readers=readers).mixture is None
 
@@ -261,57 +269,13 @@ def test_fine_tuned_encoders_learn_their_labels_and_judge_what_they_left_out(enc
     assert left_out.shape == (12, 3) and given[rows, places].mean() > left_out[rows, places].mean()
 
 
-def test_fine_tuning_that_was_broken_off_goes_on_to_the_same_weights(encoder, tmp_path):
-    class BrokenOffError(Exception):
-        pass
-
-    def break_off(done: int, total: int, label: str) -> None:
-        if done == 4:  # the first member is ready, the second has one epoch behind it
-            raise BrokenOffError
-
-    lists, places = items()
-    whole, broken, resumed = (TunedEncoders(encoder, 3, device="cpu") for _ in range(3))
-    expected = whole.fit(lists, places, TUNING)
-    with pytest.raises(BrokenOffError):
-        broken.fit(lists, places, TUNING, resume=tmp_path / "checkpoint", progress=break_off)
-    told: list[tuple[int, int, str]] = []
-    given = resumed.fit(lists, places, TUNING, resume=tmp_path / "checkpoint", progress=lambda *news: told.append(news))
-    assert [news[:2] for news in told] == [(5, 6), (6, 6)] and "going on from epoch 4" in told[0][2]
-    assert np.array_equal(given, expected)
-    assert all(np.array_equal(array, resumed.arrays()[name]) for name, array in whole.arrays().items())
-    assert {path.suffix for path in (tmp_path / "checkpoint").iterdir()} == {".safetensors"}
-
-
-def test_only_what_fine_tuning_has_left_is_forgotten(encoder, tmp_path):
-    lists, places = items()
-    folder = tmp_path / "checkpoint"
-    TunedEncoders(encoder, 3, device="cpu").fit(lists, places, TUNING, resume=folder)
-    (folder / "notes.txt").write_text("mine")
-    forget(folder)
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").unlink()
-    forget(folder)
-    assert not folder.exists()
-    forget(folder)
-
-
-@pytest.mark.parametrize("change", ["data", "settings", "damage"])
-def test_a_checkpoint_of_something_else_is_not_taken_over(encoder, tmp_path, change):
-    lists, places = items()
-    TunedEncoders(encoder, 3, device="cpu").fit(lists, places, TUNING, resume=tmp_path)
-    options = TUNING
-    if change == "data":
-        lists = [{"play some more": 1.0}, *lists[1:]]
-    elif change == "settings":
-        options = TuningOptions(members=2, epochs=3, learning_rate=2e-3, head_rate=2e-2, batch=4)
-    else:
-        for path in tmp_path.iterdir():
-            path.write_bytes(b"broken")
-    told: list[tuple[int, int, str]] = []
-    fresh, again = TunedEncoders(encoder, 3, device="cpu"), TunedEncoders(encoder, 3, device="cpu")
-    given = again.fit(lists, places, options, resume=tmp_path, progress=lambda *news: told.append(news))
-    assert len(told) == 6 and "from the start" in told[0][2]
-    assert np.array_equal(given, fresh.fit(lists, places, options))
+def test_saving_ends_the_run_and_removes_its_checkpoint(readers, encoder, tmp_path):
+    options = IntentOptions(tuned_from=12, tuning=TUNING)
+    classifier = IntentClassifier(readers, encoder=encoder, options=options)
+    classifier.fit(TEXTS, LABELS, resume=tmp_path / "checkpoint.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"], "a kill before saving loses nothing"
+    classifier.save(tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
 
 
 def test_lists_are_learned_from_by_weight(encoder):
@@ -319,22 +283,6 @@ def test_lists_are_learned_from_by_weight(encoder):
     tuned = TunedEncoders(encoder, 3, device="cpu")
     left_out = tuned.fit(lists, items()[1], TUNING)
     assert np.exp(left_out).sum(axis=1) == pytest.approx(np.ones(12), abs=1e-4)
-
-
-def test_a_garbled_text_is_mostly_what_it_was_in_words_that_sound_alike():
-    texts = ["I want to hear a song", "turn right here", "they read the red book", "their kitchen is there"] * 3
-    garble, rng = (
-        Garbler(texts, misheard=0.5, dropped=0.0, short_dropped=0.0, split=0.0, inserted=0.0),
-        random.Random(0),
-    )
-    heard = {garble("turn right here", rng) for _ in range(50)}
-    assert "turn right hear" in heard and "turn right here" in heard
-    assert all(len(text.split()) == 3 for text in heard)
-    drops = Garbler(texts, misheard=0.0, dropped=1.0, short_dropped=0.0, split=0.0, inserted=0.0)
-    assert drops("I want to hear", rng) == "I to" and drops("want hear", rng) == "want hear"
-    splits = Garbler(texts, misheard=0.0, dropped=0.0, short_dropped=0.0, split=1.0, inserted=0.0)
-    assert splits("their kitchen", rng).replace(" ", "") == "theirkitchen"
-    assert len(splits("their kitchen", rng).split()) == 3
 
 
 def test_a_mixture_counts_both_alike_and_knows_how_sure_it_may_be():

@@ -23,6 +23,7 @@ from vivavoce.agent import (
 from vivavoce.agent.model.chat import without_sentinel
 from vivavoce.agent.model.prompts import SENTINEL, Message
 from vivavoce.agent.testing import ScriptedModel, check_chat_model
+from vivavoce.retrieval import LLMEmbedder
 
 pytestmark = pytest.mark.usefixtures("one_cpu")
 
@@ -72,12 +73,21 @@ def test_the_model_keeps_the_contract(model):
     assert model.name == "tiny-llm"
 
 
+def test_a_model_of_the_hub_is_called_by_its_name(tiny_llm, tmp_path):
+    snapshot = tmp_path / "models--owner--tiny-llm" / "snapshots" / "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(tiny_llm)
+    loaded = load(snapshot)
+    assert loaded.name == "tiny-llm"
+    assert LLMEmbedder(loaded.model, loaded.tokenizer).name == "tiny-llm"
+
+
 def test_the_fake_keeps_the_contract():
     check_chat_model(ScriptedModel())
     check_chat_model(ScriptedModel({"What is two plus two?": "Four."}, lookups=["Say hello <RET> to Anna."]))
 
 
-@pytest.mark.parametrize("broken", ["probability", "sentinel", "chance", "closed", "empty"])
+@pytest.mark.parametrize("broken", ["probability", "sentinel", "chance", "closed", "revived", "empty"])
 def test_the_contract_finds_a_broken_model(broken):
     class Broken(ScriptedModel):
         def begin(self, messages):
@@ -90,9 +100,12 @@ def test_the_contract_finds_a_broken_model(broken):
                 generation.stream = lambda n=96: iter([f"{len(self.prompts)}"])
             if broken == "closed":
                 generation.close = lambda: None
+            if broken == "revived":
+                close = generation.close
+                generation.close = lambda: (close(), setattr(generation, "extend", lambda messages: None))
             return generation
 
-    with pytest.raises(AssertionError, match=r"probability|sentinel|same answer|closed|empty"):
+    with pytest.raises(AssertionError, match=r"probability|sentinel|same answer|closed|extended|empty"):
         check_chat_model(Broken())
 
 
@@ -107,8 +120,36 @@ def test_the_first_token_is_told_as_it_is(model):
     assert first.top_probability == pytest.approx(float(top[0].exp()), abs=1e-5)
     assert first.margin == pytest.approx(float(top[0] - top[1]), abs=1e-4)
     assert first.entropy == pytest.approx(float(-(expected.exp() * expected).sum()), abs=1e-4)
-    begins_like_the_sentinel = model.tokenizer(SENTINEL, add_special_tokens=False).input_ids[0]
-    assert first.ret_probability == pytest.approx(float(expected[begins_like_the_sentinel].exp()), abs=1e-6)
+
+
+def test_the_sentinel_is_as_likely_as_all_of_its_tokens(tiny_llm):
+    model = load(tiny_llm)
+    spelled = model.tokenizer(SENTINEL, add_special_tokens=False).input_ids
+    assert len(spelled) == 5
+    # A model that has learned to begin with a bracket, whatever follows.
+    model.model.lm_head = BiasedHead(model.model.lm_head, spelled[0])
+    prompt = model.tokens(chat("hello"))
+    generation = model.begin(chat("hello"))
+    with torch.inference_mode():
+        logits = model.model(torch.tensor([[*prompt, *spelled[:-1]]]), use_cache=False).logits[0, len(prompt) - 1 :]
+    steps = logits.log_softmax(-1)[range(5), spelled]
+    assert generation.first.top_probability == pytest.approx(float(steps[0].exp()), rel=1e-3)
+    assert generation.first.top_probability > 0.5
+    assert generation.first.ret_probability == pytest.approx(float(steps.sum().exp()), rel=1e-3, abs=0)
+    assert "".join(generation.stream(6)) == answer(model, chat("hello"), 6), "and the answer goes on where it was"
+
+
+class BiasedHead(torch.nn.Module):
+    """The rows of a head, with a bias for one token."""
+
+    def __init__(self, head: torch.nn.Module, token: int) -> None:
+        super().__init__()
+        self.head, self.token = head, token
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        logits = self.head(states)
+        logits[..., self.token] += 9.0
+        return logits
 
 
 def test_a_read_out_reads_its_layer(tiny_llm):
@@ -386,7 +427,7 @@ def test_a_read_out_of_another_model(tiny_llm):
         ReadOut("big", 1, np.zeros(576, np.float32), 0.0),
         ReadOut("deep", 20, np.zeros(64, np.float32), 0.0),
     ):
-        with pytest.raises(ConfigError, match=r"trained on (big|deep).*vivavoce calibrate"):
+        with pytest.raises(ConfigError, match=r"trained on (big|deep).*vivavoce train read-out"):
             TransformersChatModel(tiny_llm, read_out=reader, device="cpu", options=EXACT)
 
 

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from vivavoce.agent import weights
 from vivavoce.agent.errors import AgentError, ConfigError, ModelUnavailable
@@ -22,6 +23,7 @@ from vivavoce.agent.weights import hub as hub_module
 from vivavoce.agent.weights import wheels as wheels_module
 from vivavoce.agent.weights.download import SourceFailed
 from vivavoce.agent.weights.gguf import _chat_template, convert_fetched
+from vivavoce.retrieval.embedding.identity import model_name
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -258,22 +260,26 @@ def test_no_network_and_no_weights_names_the_command_and_both_sources(
 
 def test_two_at_once_download_once(cache: Path, index: Path, pip_calls: list[str]) -> None:
     (keep_wheels(index, cache) / "tiny_part2-1.0-py3-none-any.whl").unlink()
-    # A lock is per opened file, so threads stand for processes here.
-    reports: list[str] = []
+    # Two locks exclude each other within a process too, so threads stand for processes here.
+    waiting = threading.Semaphore(0)
     folders: list[Path] = []
 
-    def work() -> None:
-        folders.append(weights.fetch("tiny", progress=lambda done, total, label: reports.append(label)))
+    def report(done: int, total: int, label: str) -> None:
+        if label == "tiny: waiting for another process that fetches it":
+            waiting.release()
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    threads = [threading.Thread(target=lambda: folders.append(weights.fetch("tiny", progress=report))) for _ in "ab"]
+    with FileLock(cache / "partial" / "tiny.lock"):  # a third one, which fetches nothing
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            waiting.acquire()
+        assert pip_calls == []
     for thread in threads:
         thread.join()
     assert folders == [cache / "tiny"] * 2
     assert_whole(cache / "tiny")
     assert pip_calls == ["tiny-part2"]
-    assert "tiny: waiting for another process that fetches it" in reports
 
 
 def test_a_cache_that_cannot_be_written_names_the_variable(cache: Path) -> None:
@@ -432,6 +438,7 @@ def test_any_model_of_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.asked.clear()
     assert weights.resolve("someone/tiny", fetch=False) == folder
+    assert model_name(folder) == "tiny", "as the hub's own client lays its cache out"
     assert hub.asked == []
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match=r"someone/tiny is not on this machine.* name its folder"):

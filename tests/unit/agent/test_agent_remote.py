@@ -40,12 +40,12 @@ class Endpoint:
 
     url: str = ""
     pieces: Callable[[list[dict[str, str]]], list[str]] = lambda messages: ["Hello", " there", "."]
-    logprobs: dict[str, float] | None = None
+    logprobs: list[dict[str, float]] = field(default_factory=list)  # the likeliest in the place of each piece
     refuses: tuple[int, str] | None = None
-    refuses_logprobs: bool = False
+    unknown: dict[str, int] = field(default_factory=dict)  # options that it refuses, and the status
     breaks_after: int | None = None
+    cached: int | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
-    open_streams: int = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,8 +57,9 @@ class Handler(BaseHTTPRequestHandler):
         endpoint.requests.append(request)
         if endpoint.refuses:
             return self.refuse(*endpoint.refuses)
-        if endpoint.refuses_logprobs and request.get("logprobs"):
-            return self.refuse(400, "logprobs is not supported by this model")
+        for option, status in endpoint.unknown.items():
+            if option in request:
+                return self.refuse(status, f"{option} is not supported by this model")
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -76,9 +77,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)  # without the end that a chunked answer has
                 return
-            told = endpoint.logprobs if request.get("logprobs") and number == 0 else None
-            self.send({"content": piece}, told)
-        self.send(None)
+            told = endpoint.logprobs[number : number + 1] if request.get("logprobs") else []
+            self.send({"content": piece}, *told)
+        if request.get("stream_options", {}).get("include_usage"):
+            self.send(None)
         self.write("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 
@@ -86,11 +88,13 @@ class Handler(BaseHTTPRequestHandler):
         chunk: dict[str, Any] = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
         if delta is None:
             chunk |= {"choices": [], "usage": {"prompt_tokens": 17, "completion_tokens": 3, "total_tokens": 20}}
+            chunk["usage"]["prompt_tokens_details"] = {"cached_tokens": self.server.endpoint.cached}
         else:
             choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": None}
             if logprobs is not None:
                 top = [{"token": token, "logprob": value, "bytes": None} for token, value in logprobs.items()]
-                choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+                [written] = [entry for entry in top if entry["token"] == delta["content"]]
+                choice["logprobs"] = {"content": [{**written, "top_logprobs": top}]}
             chunk["choices"] = [choice]
         self.write(json.dumps(chunk))
 
@@ -158,13 +162,39 @@ def test_only_so_many_pieces_are_taken(model):
     assert list(model.begin(HELLO).stream(2)) == ["Hello", " there"]
 
 
+def log(**probabilities: float) -> dict[str, float]:
+    return {text: math.log(value) for text, value in probabilities.items()}
+
+
 def test_log_probabilities_are_read(endpoint, model):
-    endpoint.logprobs = {"Hello": math.log(0.6), "<": math.log(0.25), "<RET": math.log(0.1), " ": math.log(0.05)}
+    endpoint.logprobs = [log(**{"Hello": 0.6, "<": 0.25, "<RET": 0.1, " ": 0.05})]
     first = model.begin(HELLO).first
-    assert first.ret_probability == pytest.approx(0.35), "what begins like the sentinel; a blank does not"
+    assert first.ret_probability == pytest.approx(0.1), "a bare bracket may begin anything"
     assert first.top_probability == pytest.approx(0.6)
     assert first.margin == pytest.approx(math.log(0.6 / 0.25))
     assert math.isnan(first.entropy)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "logprobs", "expected"),
+    [
+        (["<", "b", ">"], [{"<": 0.9}, {"b": 0.7}, {">": 1.0}], 0.0),
+        (["<", "b", ">"], [{"<": 0.9}, {"b": 0.7, "RET": 0.2}, {">": 1.0}], 0.9 * 0.2),
+        (["<", "RET", ">"], [{"<": 0.9}, {"RET": 0.8}, {">": 0.5}], 0.9 * 0.8 * 0.5),
+        (["<", "RET", "URN", ">"], [{"<": 0.9}, {"RET": 0.8}, {"URN": 0.5, ">": 0.3}, {">": 1.0}], 0.9 * 0.8 * 0.3),
+        (["<", "RET", ">"], [{"<": 0.6, "<RET>": 0.1}, {"RET": 0.8, "RET>": 0.2}, {">": 0.5}], 0.1 + 0.6 * (0.2 + 0.4)),
+        (["<", "RET", ">"], [{"<": 0.9}], 0.9),
+        ([" ", "<RET>"], [{" ": 0.5, "<RET>": 0.4}, {"<RET>": 0.6}], 0.4 + 0.5 * 0.6),
+        (["<RET>", " opening", " hours"], [{"<RET>": 0.7}, {" opening": 0.1}, {" hours": 0.1}], 0.7),
+        (["Hello", "<RET>"], [{"Hello": 0.9, "<": 0.1}, {"<RET>": 0.9}], 0.0),
+        (["<", "RET"], [{"<": 0.9}, {"RET": 0.8}], 0.0),
+    ],
+)
+def test_the_sentinel_is_as_likely_as_the_tokens_that_spell_it(endpoint, model, pieces, logprobs, expected):
+    endpoint.pieces, endpoint.logprobs = lambda messages: pieces, [log(**top) for top in logprobs]
+    generation = model.begin(HELLO)
+    assert generation.first.ret_probability == pytest.approx(expected)
+    assert "".join(generation.stream()) == "".join(pieces).replace(SENTINEL, "")
 
 
 @pytest.mark.parametrize(
@@ -187,10 +217,31 @@ def test_without_log_probabilities_the_text_decides(endpoint, model, pieces, exp
     assert SENTINEL not in "".join(generation.stream())
 
 
-def test_an_endpoint_that_refuses_log_probabilities_is_asked_without(endpoint, model):
-    endpoint.refuses_logprobs = True
-    assert "".join(model.begin(HELLO).stream()) == "Hello there."
-    assert ["logprobs" in request for request in endpoint.requests] == [True, False]
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("unknown", [("logprobs",), ("stream_options",), ("logprobs", "stream_options")])
+def test_an_endpoint_is_asked_again_without_what_it_refuses(endpoint, model, unknown, status):
+    endpoint.unknown = dict.fromkeys(unknown, status)
+    endpoint.logprobs = [{"Hello": math.log(0.5)}]
+    generation = model.begin(HELLO)
+    assert "".join(generation.stream()) == "Hello there."
+    assert len(endpoint.requests) == 1 + len(unknown)
+    assert math.isnan(generation.first.top_probability) == ("logprobs" in unknown)
+    assert generation.prefilled == (0 if "stream_options" in unknown else 17)
+
+
+def test_what_the_endpoint_had_in_its_cache_was_not_read(endpoint, model):
+    endpoint.cached = 12
+    generation = model.begin(HELLO)
+    "".join(generation.stream())
+    assert generation.prefilled == 5
+
+
+def test_extending_counts_on(endpoint, model):
+    endpoint.pieces = lambda messages: ["<RET>"]
+    generation = model.begin(HELLO)
+    assert generation.prefilled == 17
+    generation.extend(HELLO[1:])
+    assert generation.prefilled == 34
 
 
 def test_extending_sends_the_chat_without_the_offer(endpoint, model):
@@ -258,6 +309,50 @@ def test_something_that_is_no_chat_endpoint(endpoint, model, monkeypatch):
     monkeypatch.setattr(Handler, "send", lambda self, delta, logprobs=None: self.write("<html>It works!</html>"))
     with pytest.raises(EndpointError, match="broke off"):
         model.begin(HELLO)
+
+
+class Watched(OpenAIChatModel):
+    """Keeps the responses that it got."""
+
+    def request(self, messages, max_tokens=256):
+        self.responses = [*getattr(self, "responses", []), super().request(messages, max_tokens)]
+        return self.responses[-1]
+
+
+@pytest.mark.parametrize("odd", [{}, {"delta": None}, {"delta": {"content": "Hello"}, "logprobs": {"content": [1]}}])
+@pytest.mark.parametrize("extending", [False, True])
+def test_a_generation_that_fails_hangs_up(endpoint, model, monkeypatch, odd, extending):
+    send = Handler.send
+
+    def failing(self, delta, logprobs=None):
+        if len(endpoint.requests) == 1 + extending:
+            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+            self.write(json.dumps({**chunk, "choices": [{"index": 0, **odd}]}))
+        else:
+            send(self, delta, logprobs)
+
+    monkeypatch.setattr(Handler, "send", failing)
+    watched = Watched("served", client=model._client)
+    generation = watched.begin(HELLO) if extending else None
+    with pytest.raises(EndpointError, match="served broke off") as caught:
+        generation.extend(HELLO) if generation else watched.begin(HELLO)
+    assert caught.value.retryable, "and the traceback still holds all that was read"
+    assert len(watched.responses) == 1 + extending
+    assert all(response.response.is_closed for response in watched.responses)
+    if generation:
+        with pytest.raises(GenerationError, match="closed"):
+            generation.extend(HELLO)
+
+
+def test_a_closed_generation_is_not_revived(endpoint, model):
+    generation = model.begin(HELLO)
+    pieces = generation.stream()
+    assert next(pieces) == "Hello"
+    generation.close()
+    for call in (lambda: next(pieces), lambda: generation.extend(HELLO), lambda: next(generation.stream())):
+        with pytest.raises(GenerationError, match="closed"):
+            call()
+    assert len(endpoint.requests) == 1
 
 
 def test_it_is_closed_and_empty_as_any_other(model):

@@ -78,6 +78,20 @@ def test_an_adapter_is_put_on_for_scoring_and_taken_off_again(chat, tmp_path):
     weight.data = bare
 
 
+def test_fingerprints_tell_apart_what_scores_differently(chat, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    stem = "base_model.model.model.layers.1.self_attn.q_proj"
+    matrices = {f"{stem}.lora_A.weight": torch.ones(2, 32), f"{stem}.lora_B.weight": torch.ones(32, 2)}
+    save_file(matrices, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    plain = LanguageScorer(chat).fingerprint
+    assert plain == LanguageScorer(chat, options=ScoringOptions(batch_tokens=1)).fingerprint
+    others = LanguageScorer(chat, adapter=tmp_path), LanguageScorer(chat, options=ScoringOptions(opening=""))
+    assert len({plain, *(scorer.fingerprint for scorer in others)}) == 3
+
+
 def test_a_folder_without_an_adapter_is_named(chat, tmp_path):
     with pytest.raises(ConfigError, match="holds no adapter"):
         LanguageScorer(chat, adapter=tmp_path)

@@ -10,11 +10,24 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vivavoce.agent import Decided, Decision, Heard, Retrieved, Said, Saying, Speaking, Spoke, TurnEnded, weights
+from vivavoce.agent import (
+    Decided,
+    Decision,
+    Heard,
+    Outcome,
+    Retrieved,
+    Said,
+    Saying,
+    Speaking,
+    Spoke,
+    TurnEnded,
+    Understood,
+    weights,
+)
 from vivavoce.agent.cli.doctor import examine
 from vivavoce.agent.cli.screen import Screen, hypotheses_table, passages_table
 from vivavoce.retrieval import Passage
-from vivavoce.speech import Audio, Hypothesis, Transcript
+from vivavoce.speech import Audio, Draft, Final, Hypothesis, Partial, SpeechEnded, SpeechStarted, Transcript
 
 SAID = Audio(0.1 * np.ones(2400, np.float32), 24_000)
 HEARD = Transcript((Hypothesis("a mocha ☕", -1.0, 4), Hypothesis("a [bold]locker", -2.0, 4)), "en", 0.02, 1.5)
@@ -90,6 +103,35 @@ def test_nothing_found_is_an_empty_list(capsys):
 def test_speech_that_is_not_written_is_not_shown(capsys):
     assert as_json(capsys, [Saying("x"), Speaking(SAID, "x"), Spoke(SAID)]) == []
     assert Spoke(SAID).as_json() == {"event": "spoke", "path": None, "seconds": 0.1}
+
+
+def test_what_a_stream_tells_on_the_way_is_not_shown(capsys):
+    told = [SpeechStarted(0.1), Partial("a", " mocha", 0.5), Draft(HEARD, 0.9), SpeechEnded(SAID, 0.1, 0.9)]
+    told.append(Final(HEARD, "a", 0.1, 0.9))
+    assert as_json(capsys, told) == []
+    assert as_text(told) == as_text([])
+
+
+def test_what_skills_understood_is_shown_in_a_line(capsys):
+    order = Outcome("commands", "it is a command (0.93)", reply="Coming.", intent="order", slots={"size": "[small]"})
+    ignored = Outcome("directed", "it is not worded like a request", ignored=True)
+    chosen = Outcome("chooser", "rover prefers another reading (0.80)", transcript=HEARD)
+    [line, *others] = as_json(capsys, map(Understood, (order, ignored, chosen)))
+    assert line == {
+        "event": "understood",
+        "skill": "commands",
+        "reason": "it is a command (0.93)",
+        "intent": "order",
+        "slots": {"size": "[small]"},
+        "ignored": False,
+        "text": None,
+        "reply": "Coming.",
+    }
+    assert [(other["ignored"], other["text"]) for other in others] == [(True, None), (False, "a mocha ☕")]
+    text = as_text(map(Understood, (order, ignored, chosen)))
+    assert "commands: order size=[small]  (it is a command (0.93))" in text
+    assert "directed: ignored  (it is not worded like a request)" in text
+    assert "chooser: heard as 'a mocha ☕'  (rover prefers another reading (0.80))" in text
 
 
 def test_people_see_the_same_in_tables(tmp_path):

@@ -6,7 +6,8 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,23 @@ from vivavoce.agent import (
 )
 from vivavoce.agent.model.prompts import DONT_KNOW, NOTHING_HEARD
 from vivavoce.agent.testing import ScriptedModel
-from vivavoce.agent.turn.state import serializer
-from vivavoce.memory import Episode, SQLiteRecord
+from vivavoce.memory import RecordCorrupt, RecordError, SQLiteRecord
 from vivavoce.memory.testing import ListRecord
-from vivavoce.retrieval import Passage
+from vivavoce.retrieval import Document, LocalKnowledge, Passage, Query, RetrievalError
 from vivavoce.retrieval.testing import FakeKnowledge, HashEmbedder
-from vivavoce.speech import Audio, Hypothesis, Transcript, frames
+from vivavoce.speech import (
+    Audio,
+    Calibration,
+    Draft,
+    Final,
+    Hypothesis,
+    Partial,
+    SpeechEnded,
+    SpeechStarted,
+    Transcript,
+    frames,
+)
+from vivavoce.speech.live.events import StreamEvent
 from vivavoce.speech.testing import FakeDetector, FakeRecognizer, FakeSynthesizer
 
 WIFI = "what is the wifi code"
@@ -79,18 +91,18 @@ def assistant(
     **options,
 ) -> Iterator[VoiceAgent]:
     options.setdefault("quote", False)
-    parts = Parts(
-        model=model or scripted(),
-        gate=gate or TokenGate(0.5),
-        record=SQLiteRecord(home / "conversations.sqlite") if home else ListRecord(),
-        recognizer=recognizer,
-        knowledge=knowledge,
-        embedder=HashEmbedder(),
-        options=AnswerOptions(**options),
-    )
-    checkpoints = home / "checkpoints.sqlite" if home else None
-    with VoiceAgent(parts, synthesizer=synthesizer, detector=detector, checkpoints=checkpoints) as agent:
-        yield agent
+    with ExitStack() as opened:
+        record = opened.enter_context(SQLiteRecord(home / "conversations.sqlite")) if home else ListRecord()
+        parts = Parts(
+            model=model or scripted(),
+            gate=gate or TokenGate(0.5),
+            record=record,
+            recognizer=recognizer,
+            knowledge=knowledge,
+            embedder=HashEmbedder(),
+            options=AnswerOptions(**options),
+        )
+        yield opened.enter_context(VoiceAgent(parts, synthesizer=synthesizer, detector=detector))
 
 
 def kinds(events) -> list[type]:
@@ -182,38 +194,44 @@ def test_recorded_speech_is_heard_as_a_list():
         turn = agent.ask(TONE)
     assert turn.heard.hypotheses == UNSURE.hypotheses and "asr_ms" in turn.timings
     assert model.prompts[0][-1]["content"] == f"what is the wife eye code (or: {WIFI})"
-    assert knowledge.queries == ["what is the wife eye code"]  # a knowledge base of one method is asked for the best
+    assert knowledge.queries == ["what is the wife eye code"]
+
+
+def test_a_knowledge_base_of_one_method_is_asked_for_the_best_reading():
+    class Plain:
+        def search(self, query, k=5):
+            asked.append((query, k))
+            return pages().search(query, k)
+
+    asked = []
+    with assistant(knowledge=Plain(), recognizer=FakeRecognizer([UNSURE]), gate=AlwaysRetrieve(), passages=2) as agent:
+        agent.ask(TONE)
+    assert asked == [(UNSURE.text, 2)]
 
 
 def test_every_hypothesis_is_searched_where_the_knowledge_can():
-    class Many(FakeKnowledge):
-        def search_many(self, queries, weights, k):
-            asked.append((list(queries), list(weights), k))
-            return self.search(queries[1], k)
-
-    asked = []
-    many = Many(pages().passages)
-    with assistant(knowledge=many, recognizer=FakeRecognizer([UNSURE]), gate=AlwaysRetrieve(), passages=2) as agent:
+    knowledge = pages()
+    with assistant(knowledge=knowledge, recognizer=FakeRecognizer([UNSURE]), gate=AlwaysRetrieve()) as agent:
         assert agent.ask(TONE).sources == ("wifi.md",)
-        agent.ask(WIFI)
-    assert asked == [([h.text for h in UNSURE.hypotheses], list(UNSURE.posteriors()), 2)]  # not for one reading
+    (query,) = knowledge.asked
+    assert query == Query(tuple(h.text for h in UNSURE.hypotheses), UNSURE.posteriors())
 
 
 def test_the_dialogue_is_searched_where_the_knowledge_can():
-    class InDialogue(FakeKnowledge):
-        def search_dialogue(self, queries, weights, said, k):
-            asked.append((list(queries), list(weights), list(said), k))
-            return self.search(queries[0], k)
+    class QueryOnly:
+        def search_query(self, query, k=5):
+            asked.append((query, k))
+            return pages().search_query(query, k)
 
     asked = []
-    with assistant(knowledge=InDialogue(pages().passages), gate=AlwaysRetrieve(), passages=2) as agent:
+    with assistant(knowledge=QueryOnly(), gate=AlwaysRetrieve(), passages=2) as agent:
         first = agent.ask(WIFI, thread_id="a")
         agent.ask("and when do you open", thread_id="a")
         agent.ask("and when do you close", thread_id="b")
     assert asked == [
-        ([WIFI], [1.0], [], 2),
-        (["and when do you open"], [1.0], [WIFI, first.text], 2),
-        (["and when do you close"], [1.0], [], 2),
+        (Query.of(WIFI), 2),
+        (Query.of("and when do you open", history=[WIFI, first.text]), 2),
+        (Query.of("and when do you close"), 2),
     ]
 
 
@@ -473,28 +491,21 @@ def test_what_one_turn_looked_up_does_not_answer_the_next(tmp_path):
         assert agent.ask("hello").sources == ()
 
 
-def test_a_checkpoint_holds_the_turn_and_no_audio(tmp_path):
-    with assistant(home=tmp_path, knowledge=pages(), recognizer=FakeRecognizer([WIFI])) as agent:
-        turn = agent.ask(Audio(np.tile(TONE.samples, 30), 16_000), thread_id="anna")
-    with assistant(home=tmp_path) as agent:
-        stored = agent.graph.get_state({"configurable": {"thread_id": "anna"}})
-        assert stored.next == ()
-        assert set(stored.values) == {"turn_id", "thread_id", "heard", "decision", "passages", "said"}
-        assert isinstance(stored.values["heard"], Transcript) and stored.values["heard"].text == WIFI
-        assert stored.values["heard"].posteriors() == (1.0,)
-        assert stored.values["decision"] == turn.decision
-        assert tuple(stored.values["passages"]) == turn.passages
-        assert stored.values["said"].text == turn.text
-    assert sum(file.stat().st_size for file in tmp_path.glob("checkpoints*")) < 100_000  # the audio has 1.9 MB
+def test_a_second_turn_of_a_conversation_is_as_sure_as_the_first(tmp_path, caplog):
+    heard = replace(UNSURE, calibration=Calibration(2.0, -3.0, 0.0))
+    with assistant(home=tmp_path, recognizer=FakeRecognizer([heard])) as agent:
+        turns = [agent.ask(TONE, thread_id="anna") for _ in range(2)]
+    assert [turn.heard.confidence for turn in turns] == [heard.confidence] * 2
+    assert caplog.records == [], "nothing of the first turn is read back, so that nothing of it can be refused"
 
 
-def test_a_checkpoint_cannot_bring_back_other_types():
-    written = serializer().dumps_typed(
-        {"kept": Decision(True, 0.9, "token", "why"), "other": Episode("", "", "", "", 0)}
-    )
-    read = serializer().loads_typed(written)
-    assert read["kept"] == Decision(True, 0.9, "token", "why")
-    assert not isinstance(read["other"], Episode)
+def test_the_checkpoints_of_an_earlier_version_are_left_alone(tmp_path):
+    old = tmp_path / "checkpoints.sqlite"
+    old.write_bytes(b"SQLite format 3")
+    with VoiceAgent.load(model=scripted(), recognizer=None, synthesizer=None, home=tmp_path) as agent:
+        assert agent.ask("hello", thread_id="anna").text == "Hello there."
+    assert old.read_bytes() == b"SQLite format 3"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints.sqlite", "conversations.sqlite"]
 
 
 def test_conversations_at_the_same_time(tmp_path):
@@ -522,21 +533,183 @@ def test_conversations_at_the_same_time(tmp_path):
 # -- listening ------------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_of_frames_is_answered_utterance_by_utterance():
-    recording = Audio.join([Audio.silence(0.5), TONE, Audio.silence(1), TONE, Audio.silence(1)])
-    with assistant(
-        knowledge=pages(), recognizer=FakeRecognizer(["hello", WIFI]), detector=FakeDetector(), quote=True
-    ) as agent:
-        events = list(agent.stream(frames(recording), thread_id="anna"))
+QUIET_TONE = Audio(TONE.samples / 4, TONE.rate)
+
+
+class ByLoudness:
+    """Hears "hello" in loud sound, another question in soft sound, nothing in what is softer."""
+
+    def __init__(self) -> None:
+        self.heard: list[Audio] = []
+
+    def transcribe(self, audio, *, n_best=5, prompt="", hotwords=()):
+        self.heard.append(audio)
+        peak = np.abs(audio.samples).max(initial=0.0)
+        if peak < 0.02:
+            return Transcript.nothing("that was no voice", audio.seconds)
+        text = "hello" if peak > 0.2 else WIFI
+        return Transcript((Hypothesis(text, -1.0, 5), Hypothesis("yellow", -3.0, 5))[:n_best], "en", 0.0, audio.seconds)
+
+
+def recording(*sounds: Audio) -> Audio:
+    return Audio.join([Audio.silence(0.5), *(piece for sound in sounds for piece in (sound, Audio.silence(1)))])
+
+
+def of_the_turn(events) -> list:
+    return [event for event in events if not isinstance(event, StreamEvent)]
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["inline", "threaded"])
+def test_a_stream_of_frames_is_answered_utterance_by_utterance(threaded):
+    sound, ears = recording(TONE, QUIET_TONE), ByLoudness()
+    with assistant(knowledge=pages(), recognizer=ears, detector=FakeDetector(), quote=True) as agent:
+        events = of_the_turn(agent.stream(frames(sound), thread_id="anna", threaded=threaded))
         assert kinds(events) == AT_ONCE + LOOKED_UP
         assert [event.text for event in events if isinstance(event, Said)] == [
             "Hello there.",
             "The wifi code is lantern.",
         ]
-        assert all(1.0 <= audio.seconds < 2.0 for audio in agent.parts.recognizer.heard)
         assert [turn.heard for turn in agent.parts.record.history("anna")] == ["hello", WIFI]
-        assert list(agent.stream(frames(Audio.silence(2)))) == []
-        assert kinds(agent.stream(frames(recording), speak=False)).count(TurnEnded) == 2
+        assert list(agent.stream(frames(Audio.silence(2)), threaded=threaded)) == []
+        assert kinds(agent.stream(frames(sound), speak=False, threaded=threaded)).count(TurnEnded) == 2
+
+
+def test_a_turn_of_a_stream_begins_with_what_was_heard_on_the_way():
+    ears = ByLoudness()
+    with assistant(recognizer=ears, detector=FakeDetector(), n_best=1) as agent:
+        events, decoded = [], {}
+        for event in agent.stream(frames(recording(TONE)), threaded=False):
+            events.append(event)
+            decoded[type(event)] = len(ears.heard)
+    assert kinds(events)[0] is SpeechStarted and kinds(events)[-9:] == [SpeechEnded, Final, *AT_ONCE]
+    on_the_way = events[1:-9]
+    assert set(kinds(on_the_way)) == {Partial, Draft}
+    assert {event.text if isinstance(event, Partial) else event.transcript.text for event in on_the_way} == {"hello"}
+    final, heard = events[-8:-6]
+    assert heard.transcript is final.transcript, "the turn goes on with the list of the stream"
+    assert decoded[Final] == decoded[TurnEnded] and "asr_ms" not in events[-1].timings, "and nothing is heard again"
+    assert len(heard.transcript.hypotheses) == 1, "n_best holds for streams too"
+
+
+def test_every_frame_of_a_stream_is_looked_at_for_voice_once():
+    class Counting(FakeDetector):
+        seen = 0
+
+        def probability(self, frame):
+            Counting.seen += 1
+            return super().probability(frame)
+
+    sound = list(frames(recording(TONE, TONE)))
+    with assistant(recognizer=ByLoudness(), detector=Counting()) as agent:
+        assert kinds(agent.stream(sound, threaded=False)).count(TurnEnded) == 2
+    assert Counting.seen == len(sound)
+
+
+def test_what_was_no_speech_after_all_is_not_answered():
+    model, noise = scripted(), Audio(TONE.samples / 20, TONE.rate)
+    with assistant(model, recognizer=ByLoudness(), detector=FakeDetector(level=0.001)) as agent:
+        events = list(agent.stream(frames(recording(noise, TONE)), threaded=False))
+        finals = [event for event in events if isinstance(event, Final)]
+        assert [final.transcript.refusal for final in finals] == ["that was no voice", None]
+        assert kinds(of_the_turn(events)) == AT_ONCE
+        assert [turn.heard for turn in agent.parts.record.history("default")] == ["hello"]
+
+
+def test_a_stream_without_a_recogniser():
+    with assistant(detector=FakeDetector()) as agent, pytest.raises(ConfigError, match=r"no recogniser.*ask in text"):
+        list(agent.stream(frames(recording(TONE))))
+
+
+def test_who_leaves_a_stream_early_leaves_no_thread_behind():
+    with assistant(recognizer=ByLoudness(), detector=FakeDetector()) as agent:
+        events = agent.stream(frames(recording(TONE, TONE)))
+        for event in events:
+            if isinstance(event, Decided):
+                break
+        events.close()
+        assert not turns_under_way()
+        assert not [thread for thread in threading.enumerate() if thread.name == "vivavoce-recognizer"]
+        assert agent.parts.record.history("default") == ()
+
+
+def test_streams_at_the_same_time_do_not_share_their_detector():
+    class Counting(FakeDetector):
+        """Answers by how much of this stream it has heard."""
+
+        frames = 0
+
+        def probability(self, frame):
+            self.frames += 1
+            return super().probability(frame) if self.frames < 60 else 0.0
+
+        def reset(self):
+            self.frames = 0
+
+    with assistant(recognizer=ByLoudness(), detector=Counting()) as agent:
+        both = [agent.stream(frames(recording(TONE)), thread_id=name, threaded=False) for name in "ab"]
+        assert [kinds(pair) for pair in zip(*both, strict=True)][-1] == [TurnEnded, TurnEnded]
+
+
+# -- what was heard already -----------------------------------------------------------------------------------------
+
+
+def test_a_transcript_is_a_question():
+    with assistant(knowledge=pages(), gate=AlwaysRetrieve()) as agent:
+        turn = agent.ask(UNSURE)
+        assert turn.heard is UNSURE and "asr_ms" not in turn.timings, "no recogniser is needed"
+        assert agent.parts.model.prompts[0][-1]["content"] == f"what is the wife eye code (or: {WIFI})"
+        assert agent.parts.record.history("default")[0].heard == UNSURE.text
+        refused = agent.ask(Transcript.nothing("nobody spoke", 2.0))
+        assert (refused.text, refused.heard.refusal) == (NOTHING_HEARD, "nobody spoke")
+
+
+# -- who closes what ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(tmp_path) -> Path:
+    folder = tmp_path / "menu.index"
+    with LocalKnowledge.create(folder, HashEmbedder()) as knowledge:
+        knowledge.upsert([Document("wifi.md", "The wifi code is lantern.")])
+    return folder
+
+
+def load(knowledge=None, **parts) -> VoiceAgent:
+    return VoiceAgent.load(
+        knowledge, model=scripted(), embedder=HashEmbedder(), recognizer=None, synthesizer=None, **parts
+    )
+
+
+def test_an_agent_closes_what_it_opened(index, tmp_path):
+    agent = load(index, home=tmp_path)
+    assert agent.ask(WIFI).sources == ("wifi.md",)
+    agent.close()
+    agent.close()
+    with pytest.raises(RecordError, match="closed"):
+        agent.parts.record.history("default")
+    with pytest.raises(RetrievalError, match="closed"):
+        agent.parts.knowledge.search(WIFI)
+
+
+def test_an_agent_leaves_open_what_it_was_given(index, tmp_path):
+    with LocalKnowledge.open(index, HashEmbedder()) as knowledge, SQLiteRecord(tmp_path / "turns.sqlite") as record:
+        with load(knowledge, record=record) as agent:
+            agent.ask(WIFI)
+        with VoiceAgent(agent.parts) as another:
+            assert another.ask(WIFI).sources == ("wifi.md",)
+        assert len(record.history("default")) == 2
+        assert knowledge.search(WIFI)[0].source == "wifi.md"
+
+
+def test_who_cannot_be_loaded_leaves_nothing_open(index, tmp_path):
+    (tmp_path / "conversations.sqlite").write_text("This is no database. " * 100)
+    with pytest.raises(RecordCorrupt) as raised:
+        load(index, home=tmp_path)
+    [knowledge] = [
+        entry.locals["knowledge"] for entry in raised.traceback if entry.name == "load" and "cls" in entry.locals
+    ]
+    with pytest.raises(RetrievalError, match="closed"):
+        knowledge.search(WIFI)
 
 
 # -- text that wants to be obeyed -----------------------------------------------------------------------------------

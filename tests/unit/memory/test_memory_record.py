@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -36,7 +37,7 @@ def test_the_fake_keeps_the_contract():
     check_record(ListRecord())
 
 
-@pytest.mark.parametrize("broken", ["order", "copies", "threads"])
+@pytest.mark.parametrize("broken", ["order", "copies", "threads", "negative"])
 def test_the_contract_finds_a_broken_record(broken):
     class Broken(ListRecord):
         def remember(self, episode):
@@ -45,12 +46,12 @@ def test_the_contract_finds_a_broken_record(broken):
                 self._episodes[f"{len(self._episodes)}"] = episode
 
         def history(self, thread_id, last=8):
-            found = super().history(thread_id, last)
+            turns = super().history(thread_id, max(last, 0) if broken == "negative" else last)
             if broken == "threads":
-                found = tuple(self._episodes.values())
-            return found[::-1] if broken == "order" else found
+                turns = tuple(self._episodes.values())
+            return turns[::-1] if broken == "order" else turns
 
-    with pytest.raises(AssertionError, match=r"order|once|apart"):
+    with pytest.raises(AssertionError, match=r"order|once|apart|negative"):
         check_record(Broken())
 
 
@@ -148,6 +149,29 @@ def test_a_file_locked_by_another_process_is_worth_a_retry(path, monkeypatch):
         other.close()
         record.remember(episode(1))
         assert record.history("anna") == (episode(1),)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"heard": None}, {"heard": {"text": "hello"}}, {"said": "half a sign: \ud83d"}, {"details": {"set": {1, 2}}}],
+)
+def test_a_turn_that_cannot_be_kept_is_refused_not_lost(path, odd):
+    with SQLiteRecord(path) as record:
+        with pytest.raises(RecordError, match=r"cannot keep this turn|no JSON") as caught:
+            record.remember(dataclasses.replace(episode(1), **odd))
+        assert caught.value.stage == "remember" and not isinstance(caught.value, RecordCorrupt)
+        record.remember(episode(2))
+        assert record.history("anna") == (episode(2),)
+
+
+def test_damaged_details_are_told(path):
+    with SQLiteRecord(path) as record:
+        record.remember(episode(1))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE turns SET details = '{'")
+    connection.close()
+    with SQLiteRecord(path) as record, pytest.raises(RecordCorrupt, match="move it away, or restore"):
+        record.history("anna")
 
 
 def test_a_closed_record_raises_its_own_error(path):

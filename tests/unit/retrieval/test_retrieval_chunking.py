@@ -143,7 +143,7 @@ def test_bad_options_are_refused():
         ChunkOptions(0)
 
 
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.sampled_from(

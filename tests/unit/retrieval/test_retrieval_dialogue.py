@@ -7,6 +7,7 @@ from vivavoce.retrieval import (
     KnowledgeBase,
     LocalKnowledge,
     NameFinder,
+    Query,
     SearchOptions,
 )
 from vivavoce.retrieval.testing import HashEmbedder, check_knowledge
@@ -73,10 +74,13 @@ def test_each_word_is_heard_once():
 def test_the_latest_name_is_meant(knowledge):
     search = DialogueSearch(knowledge, key="place", sound=sound_string)
     said = ["is the flying falafel any good", "it is", "what about underdogs too", "it is open"]
-    assert search.search_dialogue(["do they take credit cards"], said=said)[0].source == "Underdogs Too/cards"
-    assert search.search_dialogue(["do they take credit cards"], said=said[:2])[0].source == "The Flying Falafel/cards"
-    assert search.search_dialogue(["are dogs welcome at fable"], said=said)[0].source == "Fable/dogs"
-    assert search.spoken_of(["hello"]) == []
+    assert search.search_query(Query.of("do they take credit cards", history=said))[0].source == "Underdogs Too/cards"
+    assert (
+        search.search_query(Query.of("do they take credit cards", history=said[:2]))[0].source
+        == "The Flying Falafel/cards"
+    )
+    assert search.search_query(Query.of("are dogs welcome at fable", history=said))[0].source == "Fable/dogs"
+    assert search.spoken_of(Query.of("hello")) == []
 
 
 def test_the_key_is_the_one_that_groups_most_finely(knowledge):

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from tiny_embedder import tiny_llama
+from tiny_embedder import tokenizer as tokenizer
 
 from vivavoce.retrieval import (
     DeviceUnavailable,
@@ -10,30 +12,8 @@ from vivavoce.retrieval import (
     LocalKnowledge,
     SentenceTransformerEmbedder,
 )
+from vivavoce.retrieval.embedding.identity import model_name
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
-
-WORDS = "<eos> <unk> we open at seven close on sunday oat milk costs sixty cents more . 拿铁".split()
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", unk_token="<unk>", padding_side="left")
-
-
-def tiny_llama(seed=0):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
-    )
-    return LlamaForCausalLM(config).eval()
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +127,39 @@ def test_a_reader_asks_with_the_centre_of_what_replaced_its_index(llama, tokeniz
         with LocalKnowledge.from_documents(other, embedder) as made:
             made.save(tmp_path / "index")
             assert reader.search("oat milk") == made.search("oat milk") != ()
+
+
+def test_an_index_opens_whatever_its_embedder_is_called(tmp_path):
+    old, new = HashEmbedder(), HashEmbedder()
+    old.name = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+    assert old.name != new.name and old.fingerprint == new.fingerprint
+    with LocalKnowledge.from_documents([Document("a.md", "We open at seven.")], old) as made:
+        made.save(tmp_path / "index")
+    with LocalKnowledge.open(tmp_path / "index", new) as opened:
+        assert [passage.source for passage in opened.search("seven")] == ["a.md"]
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("/models/minilm", "minilm"),
+        ("models/minilm/", "minilm"),
+        ("/models/minilm/../whisper", "whisper"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+        ("/hub/models--sentence-transformers--all-MiniLM-L6-v2/snapshots/c9745ed1", "all-MiniLM-L6-v2"),
+        ("/hub/models--gpt2/snapshots/607a30d7/", "gpt2"),
+        ("/mine/snapshots/c9745ed1", "c9745ed1"),
+        ("", ""),
+    ],
+)
+def test_a_model_is_called_by_its_name(where, name):
+    assert model_name(where) == name
+
+
+def test_a_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "minilm").mkdir()
+    monkeypatch.chdir(tmp_path / "minilm")
+    assert model_name(".") == "minilm"
 
 
 def test_no_such_sentence_transformer_is_a_clear_error(tmp_path):

@@ -1,3 +1,5 @@
+import sqlite3
+
 import faiss
 import numpy as np
 import pytest
@@ -90,7 +92,9 @@ class Given:
         return clustered(1200, seed=5)[[int(text.split()[-1]) for text in texts]]
 
 
-def test_codes_are_kept_beside_the_vectors(tmp_path, monkeypatch):
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The file of codes of an index of 1,199 notes."""
     monkeypatch.setattr(index_module.VectorIndex.tune, "__defaults__", (1000,))
     documents = [Document(f"{n}.txt", f"Note {n}", "text") for n in range(1200)]
     with LocalKnowledge.create(tmp_path / "index", Given()) as made:
@@ -99,17 +103,63 @@ def test_codes_are_kept_beside_the_vectors(tmp_path, monkeypatch):
         made.delete(["7.txt"])
         made.compact()
         assert made.problems() == []
-    codes = tmp_path / "index" / read_manifest(tmp_path / "index").generation / "codes.npz"
-    assert codes.exists()
-    with LocalKnowledge.open(tmp_path / "index", Given()) as opened:
-        quick = opened._store.index.quick
+    return tmp_path / "index" / read_manifest(tmp_path / "index").generation / "codes.npz"
+
+
+def opened(codes):
+    return LocalKnowledge.open(codes.parents[1], Given())
+
+
+def test_codes_are_kept_beside_the_vectors(kept):
+    with opened(kept) as made:
+        quick = made._store.index.quick
         assert quick is not None and len(quick) == 1200 and quick.lost == 1
-        assert [one.source for one in opened.search("note 1150", 1)] == ["1150.txt"]
-        assert "7.txt" not in [one.source for one in opened.search("note 7", 50)]
-    codes.write_bytes(codes.read_bytes()[:1000])
-    with LocalKnowledge.open(tmp_path / "index", Given()) as opened:  # they can be made again, so nothing is lost
-        assert opened._store.index.quick is None
-        assert [one.source for one in opened.search("note 1150", 1)] == ["1150.txt"]
-        opened.upsert([Document("new.txt", "Note 3", "text")])
-        assert opened._store.index.quick is not None
-    assert FastScan.load(codes) is not None
+        assert [one.source for one in made.search("note 1150", 1)] == ["1150.txt"]
+        assert "7.txt" not in [one.source for one in made.search("note 7", 50)]
+
+
+def of_other_vectors(codes):
+    other = VectorIndex(DIM, device="cpu")
+    other.add(clustered(1200, seed=8))
+    other.tune()
+    other.quick.save(codes)
+
+
+def without_checksum(codes):
+    """As versions before this one left it."""
+    database = sqlite3.connect(codes.with_name("passages.sqlite"))
+    database.execute("DROP TABLE codes")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda codes: codes.write_bytes(codes.read_bytes()[:1000]), of_other_vectors, without_checksum],
+    ids=["truncated", "other", "unknown"],
+)
+def test_codes_that_are_not_those_that_were_saved_are_made_again(kept, damage):
+    damage(kept)
+    left = kept.read_bytes()
+    with opened(kept) as made:  # they can be made again, so nothing is lost
+        quick = made._store.index.quick
+        assert quick is not None and len(quick) == quick.trained == 1199
+        assert [one.source for one in made.search("note 1150", 1)] == ["1150.txt"]
+        assert kept.read_bytes() == left, "who only reads writes nothing"
+        made.upsert([Document("new.txt", "Note 3", "text")])
+        assert made.problems() == []
+    assert kept.read_bytes() != left
+    with opened(kept) as made:
+        quick = made._store.index.quick
+        assert (len(quick), quick.trained) == (1200, 1199), "those that were kept"
+
+
+def test_faiss_reads_nothing_but_what_it_wrote(tmp_path, index):
+    checksum = index.quick.save(tmp_path / "codes")
+    assert len(FastScan.load(tmp_path / "codes", checksum)) == 4000
+    assert FastScan.load(tmp_path / "nowhere", checksum) is None
+    assert FastScan.load(tmp_path / "codes", None) is None
+    with np.load(tmp_path / "codes") as content:
+        parts = {**content, "codes": content["codes"] ^ 1}
+    with (tmp_path / "codes").open("wb") as file:
+        np.savez(file, **parts)  # a file in order, as far as NumPy can say
+    assert FastScan.load(tmp_path / "codes", checksum) is None

@@ -1,11 +1,13 @@
 """Every format that is not plain text, from real files that are made here."""
 
+import csv
 import io
 import json
 import logging
 import re
 import subprocess
 import sys
+import threading
 import zipfile
 from dataclasses import replace
 
@@ -26,6 +28,7 @@ from vivavoce.retrieval import (
     load_folder,
 )
 from vivavoce.retrieval.documents import loading, webpage, word
+from vivavoce.retrieval.documents.rows import read_csv
 from vivavoce.retrieval.testing import HashEmbedder
 
 
@@ -471,6 +474,33 @@ def test_rows_that_do_not_fit_are_reported(tmp_path):
     assert [one.source for one in skipped] == ["a.csv#3", "a.csv#6", "a.csv#8"]
     assert skipped[0].reason == "row 3: 3 cells, but 2 columns have a name"
     assert "a quote is not closed" in skipped[1].reason and "lines 8 to 9 are lost" in skipped[2].reason
+
+
+def test_long_cells_are_read_by_several_threads_and_the_limit_of_the_module_csv_stays():
+    limit = csv.field_size_limit()
+    data = f"name,text\ntea,{'word ' * 40_000}\n".encode()  # 200,000 characters
+    failures: list[object] = []
+    together = threading.Barrier(8)
+
+    def work():
+        together.wait()
+        for _ in range(20):
+            (row,) = read_csv(data, "menu.csv")
+            if not isinstance(row, Document) or len(row.text) < 200_000:
+                failures.append(row)
+
+    threads = [threading.Thread(target=work) for _ in range(together.parties)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that they get into each other's way
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        now = csv.field_size_limit(limit)
+    assert not failures and now == limit
 
 
 def test_columns_without_a_name_or_with_the_same_one_get_one(tmp_path):

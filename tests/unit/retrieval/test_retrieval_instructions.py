@@ -1,6 +1,6 @@
 import pytest
 
-from vivavoce.retrieval import Document, InstructionNotUnderstood, LocalKnowledge, read_instruction
+from vivavoce.retrieval import Document, InstructionNotUnderstood, LocalKnowledge, Query, read_instruction
 from vivavoce.retrieval.testing import HashEmbedder
 
 CITIES = ("Bath", "Bristol", "New York", "New York City")
@@ -83,7 +83,9 @@ def test_titles_are_values(knowledge):
 
 
 def test_it_goes_together_with_a_filter_and_with_readings(knowledge):
-    both = knowledge.search_many(["cake", "cakes"], [0.7, 0.3], 50, where={"stars": 5}, instruction="only after 2020")
+    both = knowledge.search_query(
+        Query.of(["cake", "cakes"], [0.7, 0.3], where={"stars": 5}, instruction="only after 2020"), 50
+    )
     assert sorted(int(passage.source[:-3]) for passage in both) == rows(
         lambda row: row["stars"] == 5 and row["published"] >= "2021"
     )

@@ -11,6 +11,7 @@ from vivavoce.retrieval import (
     LoadingError,
     LocalKnowledge,
     Passage,
+    Query,
     SearchOptions,
     SkippedFile,
 )
@@ -134,39 +135,33 @@ def test_a_long_spoken_question_is_about_its_content_words():
 
 @pytest.mark.parametrize("query", AWKWARD_QUERIES, ids=lambda query: repr(query[:12]))
 def test_any_text_can_be_asked(knowledge, query):
-    found = knowledge.search_many([query, "milk"], [0.9, 0.1])
+    found = knowledge.search_query(Query.of([query, "milk"], [0.9, 0.1]))
     assert found[0].source
 
 
 @pytest.mark.parametrize("query", ["", " \t", "?!…", '"""'])
 def test_a_question_without_words_finds_nothing(knowledge, query):
     assert knowledge.search(query) == ()
-    assert knowledge.search_many([query, query], [0.5, 0.5]) == ()
-    assert knowledge.search_many([]) == ()
+    assert knowledge.search_query(Query.of([query, query], [0.5, 0.5])) == ()
+    assert knowledge.search_query(Query.of([])) == ()
 
 
 def test_one_reading_is_a_plain_search(knowledge):
     plain = knowledge.search("oat milk")
-    assert knowledge.search_many(["oat milk"], [0.3]) == plain
-    assert knowledge.search_many(["oat milk", "oat  milk "], [0.3, 0.7]) == plain
-    assert knowledge.search_many(["oat milk", "gift cards"], [1.0, 0.0]) == plain
+    assert knowledge.search_query(Query.of(["oat milk"], [0.3])) == plain
+    assert knowledge.search_query(Query.of(["oat milk", "oat  milk "], [0.3, 0.7])) == plain
+    assert knowledge.search_query(Query.of(["oat milk", "gift cards"], [1.0, 0.0])) == plain
 
 
 def test_readings_count_by_weight_and_evidence_joins_them(knowledge):
     readings = ["gift card", "oat milk"]
-    assert knowledge.search_many(readings, [0.9, 0.1])[0].source == "gift-cards.md"
-    assert knowledge.search_many(readings, [0.1, 0.9])[0].source == "milk.md"
+    assert knowledge.search_query(Query.of(readings, [0.9, 0.1]))[0].source == "gift-cards.md"
+    assert knowledge.search_query(Query.of(readings, [0.1, 0.9]))[0].source == "milk.md"
     # "oath mill" speaks of nothing here: the less likely reading is the one with evidence.
-    found = knowledge.search_many(["oath mill", "oat milk"], [0.6, 0.4])[0]
+    found = knowledge.search_query(Query.of(["oath mill", "oat milk"], [0.6, 0.4]))[0]
     alone = knowledge.search("oat milk")[0]
     assert found.source == "milk.md" and found.score < alone.score
     assert found.similarity == pytest.approx(alone.similarity) and found.coverage == pytest.approx(alone.coverage)
-
-
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -0.1], [1.0, float("nan")]])
-def test_bad_weights_are_refused(knowledge, weights):
-    with pytest.raises(ValueError, match="eights"):
-        knowledge.search_many(["a", "b"], weights)
 
 
 def test_bad_options_are_refused(knowledge):

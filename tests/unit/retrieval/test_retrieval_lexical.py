@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from test_retrieval_embedding import tiny_llama
-from test_retrieval_embedding import tokenizer as tokenizer
-from test_retrieval_training import PAIRS, SMALL, TEXTS
+from tiny_embedder import PAIRS, SMALL, TEXTS, tiny_llama
+from tiny_embedder import tokenizer as tokenizer
 
 from vivavoce.agent.training.contrastive import train_embedder
-from vivavoce.agent.training.plan import EmbedderTraining
+from vivavoce.agent.training.plan import EmbedderTrainingOptions
 from vivavoce.retrieval import EmbeddingError, LLMEmbedder
 from vivavoce.retrieval.embedding.adapter import WEIGHTS
 from vivavoce.retrieval.embedding.lexical import fit_lexical, spoken
@@ -64,7 +63,7 @@ def adapter(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lexical")
     values = {name: getattr(SMALL, name) for name in SMALL.__slots__}
     values |= {"lexical": 0.5, "spoken": True, "word_steps": 5, "text_steps": 0, "pair_steps": 5}
-    card = train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, folder, options=EmbedderTraining(**values))
+    card = train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, folder, options=EmbedderTrainingOptions(**values))
     assert set(card["loss"]) == {"words", "pairs"}
     return folder
 

@@ -9,6 +9,7 @@ from vivavoce.retrieval import (
     LikelihoodReranker,
     ListwiseReranker,
     Passage,
+    Query,
     RerankedKnowledge,
     Reranker,
 )
@@ -159,9 +160,9 @@ def test_a_reranked_base_is_a_knowledge_base(chat):
 def test_all_readings_search_and_the_likeliest_is_read():
     reranker = Backwards()
     knowledge = RerankedKnowledge(FakeKnowledge(TEXTS), reranker, depth=2)
-    assert len(knowledge.search_many(["tower", "the Eiffel tower"], [0.2, 0.8], 5)) == 3
+    assert len(knowledge.search_query(Query.of(["tower", "the Eiffel tower"], [0.2, 0.8]), 5)) == 3
     assert reranker.asked == [("the Eiffel tower", 3)]
-    assert knowledge.search_many([], []) == () and knowledge.search("xylophone") == ()
+    assert knowledge.search_query(Query(())) == () and knowledge.search("xylophone") == ()
     found = RerankedKnowledge(FakeKnowledge(TEXTS), reranker, depth=3).search("tower", 1)
     assert len(found) == 1 and reranker.asked[-1][1] == 2
     with pytest.raises(ValueError, match="depth"):

@@ -1,4 +1,3 @@
-import fcntl
 import json
 import os
 import resource
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from vivavoce.retrieval import (
     Changes,
@@ -26,6 +26,7 @@ from vivavoce.retrieval import (
     is_index,
     read_manifest,
 )
+from vivavoce.retrieval.index.folder import LOCK
 from vivavoce.retrieval.testing import HashEmbedder
 
 OLD = [Document("old.md", "# Old\n\nOat milk is free."), Document("b.md", "Tea.")]
@@ -43,7 +44,12 @@ def first_source(path):
 
 
 def listing(path):
-    return sorted(str(entry.relative_to(path)) for entry in path.rglob("*"))
+    """All that is there, but for the lock, which may stay behind."""
+    return sorted(str(entry.relative_to(path)) for entry in path.rglob("*") if entry.name != LOCK)
+
+
+def has_one_generation(path):
+    return set(os.listdir(path)) - {LOCK} == {"manifest.json", read_manifest(path).generation}
 
 
 @pytest.fixture
@@ -79,7 +85,7 @@ def test_open_readers_turn_to_what_replaces_the_index_and_no_old_files_are_left(
         assert reader.search("oat milk")[0].source == "new.md"
     save(NEW, index)
     assert first_source(index) == "new.md"
-    assert len(list(index.iterdir())) == 2
+    assert has_one_generation(index)
 
 
 def test_an_index_of_another_embedder_in_its_place_is_not_turned_to(index):
@@ -160,7 +166,7 @@ def test_a_damaged_manifest_is_told(index, damage):
         LocalKnowledge.open(index, HashEmbedder())
     save(NEW, index)
     assert first_source(index) == "new.md"
-    assert len(list(index.iterdir())) == 2
+    assert has_one_generation(index)
 
 
 def test_no_index_there(tmp_path):
@@ -271,7 +277,7 @@ def test_kill_at_any_point_leaves_a_whole_index(tmp_path):
             writer.stdout.close()
     save(NEW, path)
     assert first_source(path) == "new.md"
-    assert len(list(path.iterdir())) == 2
+    assert has_one_generation(path)
 
 
 def check_whole(path: Path) -> None:
@@ -429,7 +435,7 @@ def test_compacting_takes_away_what_was_removed_and_nobody_notices(index):
         assert reader.search("oat milk page", 20) == before == made.search("oat milk page", 20)
         made.upsert(NEW)
         assert reader.search("oat milk costs")[0].source == "new.md"
-        assert made.problems() == [] and len(list(index.iterdir())) == 2
+        assert made.problems() == [] and has_one_generation(index)
     with LocalKnowledge.from_documents(NEW, HashEmbedder()) as made, pytest.raises(StoreError, match="save it"):
         made.compact()
 
@@ -507,7 +513,7 @@ def test_killed_writers_lose_nothing_that_was_committed_and_leave_nothing_half_w
         one.upsert(NEW)
         assert other.search("oat milk costs")[0].source == "new.md"
         assert one.problems() == []
-    assert len(list(index.iterdir())) == 2
+    assert has_one_generation(index)
 
 
 def test_two_writers_take_turns(index):
@@ -533,24 +539,149 @@ def test_what_a_killed_writer_left_is_no_problem_and_the_next_one_sweeps_it(inde
     with LocalKnowledge.open(index, HashEmbedder()) as made:
         assert made.problems() == []
         made.upsert(NEW)
-    assert len(list(index.iterdir())) == 2
+    assert has_one_generation(index)
+
+
+@pytest.mark.parametrize(
+    "name", ["generation-photos", "generation-0123456789ab", "generation-0123456789abc", "generation-0123456789AB"]
+)
+@pytest.mark.parametrize("file", ["beach.jpg", "vectors.f32", "passages.sqlite/notes.txt", None])
+def test_folders_that_are_not_provably_of_an_index_stay(index, tmp_path, name, file):
+    ours = name == "generation-0123456789ab" and file in ("vectors.f32", None)
+    for root in (index, tmp_path / "other"):
+        place = root / name / (file or "")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("mine") if file else place.mkdir()
+    with LocalKnowledge.open(index, HashEmbedder()) as made:
+        assert made.problems() == ([] if ours else [f"{index / name} is no part of the index"])
+        made.upsert(NEW)
+        made.compact()
+    assert (index / name).exists() == (not ours)
+    if not ours:  # nor is a folder taken for an index because of one
+        before = listing(tmp_path / "other")
+        with pytest.raises(StoreError, match="holds other files"):
+            save(NEW, tmp_path / "other")
+        assert listing(tmp_path / "other") == before and not (tmp_path / "other" / LOCK).exists()
+
+
+def test_a_link_that_is_called_like_a_generation_stays(index, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "vectors.f32").write_text("mine")
+    (index / "generation-0123456789ab").symlink_to(tmp_path / "mine")
+    save(NEW, index)
+    assert (index / "generation-0123456789ab" / "vectors.f32").read_text() == "mine"
 
 
 def test_a_writer_that_waits_too_long_says_so(index, monkeypatch):
     monkeypatch.setattr("vivavoce.retrieval.index.folder.WAIT", 0.05)
-    held = os.open(index, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with LocalKnowledge.open(index, HashEmbedder()) as made:
+    with LocalKnowledge.open(index, HashEmbedder()) as made:
+        with FileLock(index / LOCK):
             with pytest.raises(StoreError, match="Another process") as error:
                 made.upsert(NEW)
             assert error.value.retryable and made.sources == ("b.md", "old.md")
-            os.close(held)
-            held = None
-            assert made.upsert(NEW).added == 1
-    finally:
-        if held is not None:
-            os.close(held)
+        assert made.upsert(NEW).added == 1
+
+
+def test_nothing_needs_what_windows_lacks():
+    code = "import sys; sys.modules['fcntl'] = None; import vivavoce.retrieval, vivavoce.agent.weights, vivavoce.memory"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from vivavoce.retrieval.index.folder import only_writer
+
+with only_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_system_lets_go_of_the_lock_of_a_killed_writer(index):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, index], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with holder, LocalKnowledge.open(index, HashEmbedder()) as made:
+        assert holder.stdout.readline() == b"held\n"
+        assert not can_lock(index) and made.sources == ("b.md", "old.md"), "readers are not disturbed"
+        holder.kill()
+        holder.wait()
+        assert made.upsert(NEW).added == 1 and made.problems() == []
+
+
+def can_lock(root):
+    lock = FileLock(root / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except TimeoutError:
+        return False
+    lock.release()
+    return True
+
+
+class Watched:
+    """A store's lock that says who is about to take it, and who has it."""
+
+    def __init__(self, before, after):
+        self._lock, self._before, self._after = threading.RLock(), before, after
+
+    def __enter__(self):
+        self._before()
+        self._lock.acquire()
+        self._after()
+
+    def __exit__(self, *raised):
+        self._lock.release()
+
+
+def test_writing_over_an_open_index_and_changing_it_do_not_wait_for_each_other(index, monkeypatch):
+    monkeypatch.setattr("vivavoce.retrieval.index.folder.WAIT", 1.0)
+    changing, has_lock, wants_lock = threading.Event(), threading.Event(), threading.Event()
+    failures = []
+
+    def before():
+        if threading.current_thread() is saver:
+            wants_lock.set()
+
+    def after():
+        if threading.current_thread() is changer and changing.is_set() and not has_lock.is_set():
+            has_lock.set()
+            if can_lock(index):  # the folder's lock comes second: let the other one take it first
+                wants_lock.wait()
+
+    def run(work, *arguments):
+        try:
+            work(*arguments)
+        except StoreError as error:
+            failures.append(error)
+
+    with LocalKnowledge.open(index, HashEmbedder()) as made:
+        store = made._store
+        store._lock = Watched(before, after)
+        changer = threading.Thread(target=run, args=(store.replace, ["b.md"]))
+        saver = threading.Thread(target=run, args=(made.save, index))
+        changing.set()
+        changer.start()
+        has_lock.wait()
+        saver.start()
+        changer.join()
+        saver.join()
+        assert not failures and made.sources == ("old.md",) and made.problems() == []
+    assert first_source(index) == "old.md"
+
+
+def test_who_waits_to_write_lets_others_read(index):
+    with LocalKnowledge.open(index, HashEmbedder()) as made:
+        turns = made._store._turn
+        with FileLock(index / LOCK):
+            writer = threading.Thread(target=made.delete, args=(["b.md"],))
+            writer.start()
+            while not turns.locked():
+                time.sleep(0.001)
+            for _ in range(100):
+                assert made.sources == ("b.md", "old.md")
+        writer.join()
+        assert made.sources == ("old.md",)
 
 
 def test_readers_in_threads_see_whole_changes(index):

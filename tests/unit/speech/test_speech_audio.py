@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.speech import Audio, AudioError, WavSink, frames
@@ -126,7 +126,6 @@ def test_audio_cannot_be_changed_and_overshoot_is_clipped():
 
 
 @given(st.binary(max_size=400).filter(lambda data: len(data) % 2 == 0))
-@settings(deadline=None)
 def test_pcm16_round_trip_is_exact(data):
     assert Audio.from_pcm16(data, RATE).pcm16() == data
 

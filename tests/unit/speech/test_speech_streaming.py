@@ -138,7 +138,7 @@ def test_a_decode_that_changes_committed_words_is_aligned_with_them():
 WORDS = st.lists(st.sampled_from(["a", "B.", "b", "c,", "C!", "d", "—"]), max_size=8).map(" ".join)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(WORDS, max_size=12), st.sampled_from(["en", "zh"]))
 def test_what_is_committed_never_changes(texts, language):
     agreement = Agreement()
@@ -154,7 +154,7 @@ def test_what_is_committed_never_changes(texts, language):
         assert again.committed.split() == texts[-1].split() and again.tentative == "", "agreement with itself is full"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0.02, 2.0), st.sampled_from([0.0, 0.2])), min_size=1, max_size=8), st.booleans())
 def test_there_is_one_final_for_each_utterance_in_order(parts, threaded):
     audio = sound(*parts)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vivavoce.speech import HibariSynthesizer, sentences, speakable
@@ -36,10 +40,22 @@ def test_sentences_are_cut_where_a_speaker_would(text):
     assert list(sentences([glue.join(expected)])) == expected
 
 
-WORDS = 'Hello world a.m. Monday The Dr. 3.50 etc. … ... ! ? . [menu.md] [ ] " ) , ; — No. 7 i.e. J. 你好。 x'.split()
-TEXTS = st.lists(st.sampled_from([*WORDS, "\n"]), max_size=60).map(" ".join)
+WORDS = (
+    'Hello world a.m. Monday The Dr. 3.50 etc. … ... ! ? . [menu.md] [ ] " ) , ; — No. 7 i.e. J. 你好。 。 ” [a. B] x'
+).split()
+BLANKS = st.sampled_from(["", " ", " ", "\n", " \n ", "\t"])
+TEXTS = st.lists(st.sampled_from(WORDS) | BLANKS, max_size=60).map("".join)
 
 
+@example("a.m. \n [menu.md] Hello", 1, 20)  # a source in the next line
+@example("Hello. [menu.md]\n[a. B] The", 1, 40)
+@example("Hello.[a. B] The world", 1, 40)  # a source without a blank before it, marks in it
+@example("Dr. [a. B]x The world", 1, 40)
+@example("你好。” Hello", 1, 40)  # what closes behind marks that need no blank
+@example("你好。。。Hello", 1, 40)
+@example("Hello world. [ " + "x" * 90 + " The", 1, 40)  # a bracket that becomes no source
+@example("Hello. [a][b] [c]x The", 1, 20)
+@example("3.50 a.m. Monday. x... The", 1, 20)
 @given(TEXTS, st.integers(1, 7), st.sampled_from([20, 40, 200]))
 def test_the_cut_of_the_stream_does_not_matter(text, size, limit):
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
@@ -125,3 +141,49 @@ def test_hibari_refuses_wrong_options():
 
 def test_hibari_says_nothing_where_nothing_can_be_said():
     assert list(HibariSynthesizer().speak("你好。 😀 ...")) == []
+
+
+class Watched:
+    """Another Hibari, which notices when a second thread comes in while a first one is at work."""
+
+    def __init__(self, hibari):
+        self._hibari, self._busy = hibari, threading.Lock()
+        self.sample_rate = hibari.sample_rate
+        self.overlapped = False
+
+    def phonemize(self, text):
+        return self._alone(lambda: self._hibari.phonemize(text))
+
+    def from_phonemes(self, *args, **options):
+        return self._alone(lambda: self._hibari.from_phonemes(*args, **options))
+
+    def _alone(self, work):
+        if not self._busy.acquire(blocking=False):
+            self.overlapped = True
+            return work()
+        try:
+            time.sleep(0.01)  # invites the others
+            return work()
+        finally:
+            self._busy.release()
+
+
+def test_hibari_is_used_by_one_thread_at_a_time():
+    texts = ["Your coffee is ready. It is hot.", "We open at seven.", "Zorbulax tea is brewing.", "Goodbye."]
+    alone = HibariSynthesizer()
+    expected = [[audio.samples.tolist() for audio in alone.speak(text)] for text in texts]
+    shared = HibariSynthesizer()
+    shared._hibari = watched = Watched(shared._hibari)
+    with ThreadPoolExecutor(len(texts)) as pool:
+        spoken = list(pool.map(lambda text: [audio.samples.tolist() for audio in shared.speak(text)], texts))
+    assert spoken == expected
+    assert not watched.overlapped
+
+
+def test_a_listener_who_stops_half_way_does_not_silence_the_others():
+    synthesizer = HibariSynthesizer()
+    left = synthesizer.speak("Your coffee is ready. It is hot.")
+    next(left)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: len(list(synthesizer.speak("Goodbye.")))).result(timeout=60) == 1
+    assert len(list(left)) == 1, "and the first may go on"

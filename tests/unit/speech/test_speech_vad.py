@@ -105,7 +105,7 @@ def test_speech_without_pause_is_cut_where_it_is_weakest():
     assert first.end == second.start == pytest.approx(4.1, abs=0.15)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0.02, 4.0), st.sampled_from([0.0, 0.008, 0.2])), min_size=1, max_size=12))
 def test_segments_never_overlap_and_the_live_segmenter_finds_the_same(parts):
     audio = sound(*parts)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vivavoce.speech import Audio, Hypothesis, ModelError, Transcript, VadOptions, WhisperOptions
-from vivavoce.speech.engines.loading import torch_device, torch_number_format
+from vivavoce.speech.engines.loading import pick_device, torch_number_format
 from vivavoce.speech.engines.openai_whisper import OpenAIWhisperRecognizer
 from vivavoce.speech.engines.transformers_whisper import TransformersWhisperRecognizer
 from vivavoce.speech.engines.whisper_tokens import WhisperTokens, context_ids
@@ -64,10 +64,12 @@ def test_devices_and_number_formats():
     import torch
 
     there = "cuda" if torch.cuda.is_available() else "cpu"
-    assert torch_device("cpu") == "cpu" and torch_device("auto") == there
+    assert pick_device("cpu", "torch") == "cpu" and pick_device("auto", "torch") == there
     if there == "cpu":
-        with pytest.raises(ModelError, match="no CUDA device"):
-            torch_device("cuda")
+        with pytest.raises(ModelError, match="torch sees no CUDA device"):
+            pick_device("cuda", "torch")
+    with pytest.raises(ValueError, match="'auto', 'cpu' or 'cuda'"):
+        pick_device("tpu", "CTranslate2")
     assert torch_number_format("auto", "cpu") == torch_number_format("float32", "cuda") == torch.float32
     assert torch_number_format("auto", "cuda") == torch_number_format("float16", "cpu") == torch.float16
 

@@ -28,12 +28,12 @@ class Result:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def vivavoce(*arguments: object, typed: str = "") -> Result:
-    """Run a command in this process."""
+def vivavoce(*arguments: object, typed: str | io.StringIO = "") -> Result:
+    """Run a command in this process; what is `typed` may be a terminal."""
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["vivavoce", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO(typed)),
+        mock.patch.object(sys, "stdin", io.StringIO(typed) if isinstance(typed, str) else typed),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as ended,

@@ -1,46 +1,23 @@
 import json
-import random
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import pytest
-from test_retrieval_embedding import WORDS, tiny_llama
-from test_retrieval_embedding import tokenizer as tokenizer
+from tiny_embedder import ASKED, PAIRS, PLAIN, SMALL, TEXTS, TOLD, tiny_llama
+from tiny_embedder import tokenizer as tokenizer
 
 from vivavoce.agent.training.contrastive import train_embedder
-from vivavoce.agent.training.plan import EmbedderTraining, Pair
+from vivavoce.agent.training.plan import EmbedderTrainingOptions, Pair
 from vivavoce.retrieval import EmbeddingError, LLMEmbedder, LoadingError
 from vivavoce.retrieval.embedding.adapter import Reading
 from vivavoce.retrieval.embedding.likelihood import question_log_likelihoods
 from vivavoce.retrieval.testing import HashEmbedder, check_embedder
 
-PLAIN = [word for word in WORDS[2:] if word.isascii() and word.isalpha()]
-# Questions are in other words than all answers: what belongs together has to be learned.
-ASKED, TOLD = PLAIN[:6], PLAIN[6:12]
-PAIRS = [Pair(f"{ASKED[i]} {ASKED[j]}", f"{TOLD[i]} {TOLD[j]}") for i, j in combinations(range(6), 2)]
-TEXTS = [" ".join(random.Random(seed).sample(PLAIN, 4)) for seed in range(40)]
-SMALL = EmbedderTraining(
-    layers=1,
-    rank=16,
-    dim=16,
-    max_tokens=32,
-    cut=32,
-    texts=8,
-    pairs=6,
-    fitted=40,
-    text_steps=6,
-    pair_steps=120,
-    follow=0.1,
-    learning_rate=2e-2,
-    save_every=5,
-    lexical=0.0,
-    spoken=False,
-)
+pytestmark = pytest.mark.usefixtures("one_cpu")
 
 
 @pytest.fixture(scope="module")
-def adapter(tokenizer, tmp_path_factory):
+def adapter(tokenizer, one_cpu, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
     train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, folder, teacher=HashEmbedder(16), options=SMALL)
     return folder
@@ -69,7 +46,7 @@ def test_training_finds_more_and_leaves_the_model_as_it_was(adapter, tokenizer, 
 
 
 def test_fingerprint_tells_adapters_apart(adapter, tokenizer, tmp_path):
-    options = EmbedderTraining(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, "pair_steps": 2})
+    options = EmbedderTrainingOptions(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, "pair_steps": 2})
     train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=options)
     first, again = (LLMEmbedder(tiny_llama(), tokenizer, adapter) for _ in range(2))
     assert first.fingerprint == again.fingerprint
@@ -78,44 +55,6 @@ def test_fingerprint_tells_adapters_apart(adapter, tokenizer, tmp_path):
         LLMEmbedder(tiny_llama(), tokenizer).fingerprint,
         LLMEmbedder(tiny_llama(1), tokenizer, adapter).fingerprint,
     }
-
-
-def test_a_run_that_broke_off_ends_where_one_in_a_piece_does(adapter, tokenizer, tmp_path):
-    def stop(done, total, label):
-        if label.startswith("pairs") and done == 18:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_embedder(
-            tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=SMALL, progress=stop
-        )
-    steps = []
-    train_embedder(
-        tiny_llama(),
-        tokenizer,
-        PAIRS,
-        TEXTS,
-        tmp_path,
-        teacher=HashEmbedder(16),
-        options=SMALL,
-        progress=lambda done, total, label: steps.append(done),
-    )
-    assert steps[0] == 16 and steps[-1] == 126
-    one, other = (LLMEmbedder(tiny_llama(), tokenizer, folder).embed(TEXTS) for folder in (adapter, tmp_path))
-    assert np.allclose(one, other, atol=1e-3)
-
-
-def test_a_checkpoint_of_another_run_is_refused(tokenizer, tmp_path):
-    def stop(done, total, label):
-        if label.startswith("pairs"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_embedder(
-            tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=SMALL, progress=stop
-        )
-    with pytest.raises(EmbeddingError, match="other data or settings"):
-        train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=SMALL, seed=1)
 
 
 def test_misheard_queries_are_read_and_meant_ones_followed(tokenizer, tmp_path):
@@ -216,7 +155,7 @@ def test_without_a_teacher_there_are_only_pairs(tokenizer, tmp_path):
 )
 def test_what_cannot_work_is_told(tokenizer, tmp_path, change, error, words):
     with pytest.raises(error, match=words):
-        options = EmbedderTraining(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, **change})
+        options = EmbedderTrainingOptions(**{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, **change})
         train_embedder(tiny_llama(), tokenizer, PAIRS, TEXTS, tmp_path, teacher=HashEmbedder(16), options=options)
 
 
