@@ -225,6 +225,12 @@ def word_errors() -> None:
     errors("one", "two")
 
 
+def rankings() -> None:
+    from vivavoce.agent.evaluation.retrieval import measures
+
+    measures(["hours.md"], {"hours.md": 1})
+
+
 def intents() -> None:
     from vivavoce.agent.evaluation.intents import evaluate_intents
 
@@ -277,6 +283,7 @@ WITHOUT: list[tuple[str, str, Callable[[], None]]] = [
     ("gguf", "accelerate", gguf),
     ("langchain", "langchain_core", langchain),
     ("train", "jiwer", word_errors),
+    ("train", "ir_measures", rankings),
     ("train", "sklearn", intents),
     ("train", "sklearn", read_out),
     ("train", "sklearn", wording),
