@@ -31,6 +31,15 @@ KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivav
 UNUSED = 7 * 24 * 3600
 """Seconds after which an environment that no run asked for is thrown away."""
 
+WHOLE = """
+from importlib import metadata
+for distribution in metadata.distributions():
+    for file in distribution.files or ():
+        if file.size is not None:
+            assert file.locate().stat().st_size == file.size, file
+"""
+"""Fails unless each file of what is installed is there, with its size."""
+
 pytestmark = pytest.mark.timeout(3600)  # a new environment is a gigabyte to install
 
 
@@ -106,7 +115,7 @@ def renewed(environment: Path, wheel: Path, away: Path) -> bool:
         (*pip, "uninstall", "--yes", "vivavoce"),
         (*pip, "install", "--no-deps", wheel),
         (*pip, "check"),
-        (python, "-c", "import ctranslate2, faiss, langgraph.graph, sentence_transformers, torch, transformers"),
+        (python, "-c", WHOLE),
     )
     sound = all(called(*step, cwd=away).returncode == 0 for step in steps)
     if sound:

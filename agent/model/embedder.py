@@ -27,7 +27,10 @@ def sentence_embedder(name: str | Path, device: Device = "auto", progress: Progr
     try:
         import sentence_transformers  # noqa: F401 -- two seconds of imports that need not wait for the model thread
     except ImportError as error:
-        raise ImportError("Sentence embedders need sentence-transformers: pip install 'vivavoce[embedding]'") from error
+        raise ImportError(
+            "Sentence embedders need sentence-transformers: pip install 'vivavoce[embedding]', or 'vivavoce[cpu]' for "
+            "all that a knowledge base needs"
+        ) from error
 
     folder = resolve(name, progress=progress)
     return OnModelThread(on_model_thread(lambda: SentenceTransformerEmbedder(folder, device=device)))

@@ -228,7 +228,7 @@ def word_errors() -> None:
 def rankings() -> None:
     from vivavoce.agent.evaluation.retrieval import measures
 
-    measures(["a"], {"a": 1})
+    measures(["hours.md"], {"hours.md": 1})
 
 
 def intents() -> None:
