@@ -293,12 +293,10 @@ class VoiceAgent:
         Raises:
             SpeechError, RetrievalError, RecordError, AgentError: What went wrong, with its stage.
         """
-        # The list recogniser decodes the partials too, not the one with word times: a list of which the beginning was
-        # cut away and committed has lost what else the beginning may have been, and answers are made from lists.
-        list_recognizer, _ = quickened(self.parts.require_recognizer())
+        lists, partials = quickened(self.parts.require_recognizer())
         segmenter = Segmenter(copy.copy(self._detector), endpoint=EndpointOptions())
         options = StreamingOptions(n_best=self.parts.options.n_best)
-        with StreamingRecognizer(list_recognizer, segmenter, options=options, threaded=threaded) as recognizer:
+        with StreamingRecognizer(lists, segmenter, partials=partials, options=options, threaded=threaded) as recognizer:
             for event in recognizer.walk(frames):
                 yield event
                 if isinstance(event, Final) and event.transcript.is_speech:
