@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from vivavoce.agent import weights
-from vivavoce.agent.understanding.intents import IntentClassifier
+from vivavoce.agent import IntentClassifier, weights
 from vivavoce.agent.understanding.readers import open_readers
 from vivavoce.speech import Audio, WhisperRecognizer
 

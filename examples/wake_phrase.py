@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from vivavoce.agent import weights
-from vivavoce.agent.understanding.grammar import Grammar
-from vivavoce.agent.understanding.keywords import WakePhrase
-from vivavoce.agent.understanding.slots import SlotFiller
+from vivavoce.agent import Grammar, SlotFiller, WakePhrase, weights
 from vivavoce.speech import Audio, HibariSynthesizer, WhisperRecognizer
 
 QUESTIONS = Path(__file__).parent / "coffeehouse" / "questions"

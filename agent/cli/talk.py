@@ -102,10 +102,12 @@ class Hearing:
         """Refuse options of the recogniser when there is no recording.
 
         Raises:
-            typer.BadParameter: If a recogniser is named.
+            typer.BadParameter: If a recogniser is named, or how long its lists are.
         """
-        if self != type(self)(n_best=self.n_best):
-            raise typer.BadParameter("--engine, --asr-model and --language go with recordings; all questions are text.")
+        if self != type(self)():
+            raise typer.BadParameter(
+                "--engine, --asr-model, --language and --n-best go with recordings; all questions are text."
+            )
 
 
 @grouped

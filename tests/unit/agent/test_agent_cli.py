@@ -129,6 +129,7 @@ def test_calibrate_says_its_name_of_today():
         (("ask", "hello", "--language", "de"), "go with recordings"),
         (("ask", "hello", "--engine", "ctc"), "go with recordings"),
         (("ask", "hello", "--asr-model", "whisper-base"), "go with recordings"),
+        (("ask", "hello", "--n-best", "3"), "go with recordings"),
         (("ask", "hello", "--engine", ECHO, "--language", "de"), "knows its language itself"),
         (("ask", "hello", "--device", "tpu"), "'auto', 'cpu', 'cuda'"),
         (("chat", "--language", "de"), "--language"),
