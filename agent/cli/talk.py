@@ -16,7 +16,7 @@ import typer
 from vivavoce.speech import Audio, Recognizer, WhisperOptions
 
 from ..concurrency import in_thread
-from ..errors import ConfigError
+from ..errors import ConfigError, GenerationError
 from ..model.chat import Device
 from ..turn.events import Heard
 from ..weights import Progress
@@ -161,10 +161,16 @@ def chat(
     """Type questions, and read the answers; an empty line or Ctrl-D ends it."""
     with _agent(conversing, device, hearing=Hearing(), listens=False, speaks=False) as agent:
         screen = Screen(out, as_json=as_json)
-        for line in _typed_lines(sys.stdin.isatty()):
-            for event in agent.events(line, thread_id=conversing.thread_id, speak=False):
-                if as_json or not isinstance(event, Heard):  # people see what they have just typed
-                    screen.show(event)
+        prompting = sys.stdin.isatty()
+        for line in _typed_lines(prompting):
+            try:
+                for event in agent.events(line, thread_id=conversing.thread_id, speak=False):
+                    if as_json or not isinstance(event, Heard):  # people see what they have just typed
+                        screen.show(event)
+            except GenerationError as error:
+                if not prompting:  # whoever reads from a pipe is to see that it failed
+                    raise
+                err.print(f"{error}.", style="red", markup=False)
 
 
 def read_question(text: str) -> Audio | str:

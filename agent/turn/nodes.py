@@ -169,10 +169,19 @@ def _typed_transcript(text: str) -> Transcript:
 
 def _prompt(parts: Parts, state: TurnState) -> list[Message]:
     prompt = parts.persona.messages()
-    for episode in parts.record.history(state["thread_id"], parts.options.history):
+    history = parts.record.history(state["thread_id"], parts.options.history)
+    for episode in _recent(history, parts.options.history_chars):
         prompt += [{"role": "user", "content": episode.heard}, {"role": "assistant", "content": episode.said}]
     prompt.append({"role": "user", "content": user_turn(state["heard"])})
     return prompt
+
+
+def _recent(history: Sequence[Episode], chars: int) -> Sequence[Episode]:
+    """The latest turns that have at most so many characters together: one long turn must not end a conversation."""
+    start = len(history)
+    while start > 0 and (chars := chars - len(history[start - 1].heard) - len(history[start - 1].said)) >= 0:
+        start -= 1
+    return history[start:]
 
 
 def _search(parts: Parts, state: TurnState) -> tuple[Passage, ...]:

@@ -52,7 +52,8 @@ class AnswerOptions:
     Attributes:
         n_best: Hypotheses asked of the recogniser.
         passages: How many passages are looked up.
-        history: How many earlier turns the model reads.
+        history: How many earlier turns the model reads at most.
+        history_chars: How many characters of earlier turns it reads at most; of a turn it reads all or nothing.
         max_tokens: Longest answer.
         max_sentences: An answer in the model's own words ends after so many sentences; what is spoken should be short.
         quote: Answer a look-up with the sentence of the passages that fits best, word for word. Models too small to
@@ -62,6 +63,7 @@ class AnswerOptions:
     n_best: int = 5
     passages: int = 3
     history: int = 4
+    history_chars: int = 4_000
     max_tokens: int = 64
     max_sentences: int = 2
     quote: bool | None = None
@@ -70,8 +72,9 @@ class AnswerOptions:
         for name in ("n_best", "passages", "max_tokens", "max_sentences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.history < 0:
-            raise ValueError(f"history must be 0 or more, not {self.history}")
+        for name in ("history", "history_chars"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

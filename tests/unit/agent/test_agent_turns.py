@@ -128,6 +128,16 @@ def test_an_answer_at_once():
         assert turn.details == {"hypotheses": [["hello", 0.0]], "retrieve": False, "probability": 0.1, "sources": []}
 
 
+def test_long_turns_are_left_out_of_the_prompt_so_that_a_conversation_goes_on():
+    model = scripted()
+    with assistant(model, history=3, history_chars=30) as agent:
+        for question in ("one", "two", "x" * 40, "three", "four"):
+            agent.ask(question, speak=False)
+    fixed = len(Persona().messages())
+    read = [[message["content"] for message in prompt[fixed:] if message["role"] == "user"] for prompt in model.prompts]
+    assert read == [["one"], ["one", "two"], ["one", "two", "x" * 40], ["three"], ["three", "four"]]
+
+
 @pytest.mark.parametrize("quote", [True, False])
 def test_a_look_up_names_its_source(quote):
     knowledge = pages()
