@@ -160,7 +160,7 @@ class RemoteGeneration:
 
     def _check_open(self) -> None:
         if self._response is None:
-            raise GenerationError("This generation is closed: begin another one", stage="answer")
+            raise _closed()
 
     def _ask(self, *, offering: bool) -> FirstToken:
         """Send the chat, and read as much of the answer as tells the sentinel from any other answer."""
@@ -203,9 +203,15 @@ class RemoteGeneration:
                     entries = (choice.logprobs and choice.logprobs.content) or ()
                     # Tokens without text are of the role, or of what a model thinks before it answers.
                     yield text, [_token(entry) for entry in entries] if text else []
+                    if self._response is not response:  # hung up meanwhile: there is nothing to read from any more
+                        raise _closed()
         # The last three: what came is no JSON, or JSON of another kind.
         except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
             raise EndpointError(f"{self._model.name} broke off: {error}", stage="answer", retryable=True) from error
+
+
+def _closed() -> GenerationError:
+    return GenerationError("This generation is closed: begin another one", stage="answer")
 
 
 def _prompt_tokens(usage: Any) -> int:
