@@ -6,7 +6,8 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 _PATIENCE = 10.0
 """Seconds to wait for a cancelled producer: a forward pass or a window of the recogniser cannot be cut short."""
+_GLANCE = 0.2
+"""Seconds between two looks for Ctrl-C while something is waited for."""
 
 
 class _ModelThread:
@@ -41,7 +44,7 @@ class _ModelThread:
             self._here.is_model_thread = True
             return work()
 
-        return self._pool.submit(marked).result()
+        return _interruptible_result(self._pool.submit(marked))
 
 
 _model_thread = _ModelThread()
@@ -74,6 +77,17 @@ def in_thread(work: Callable[[], T]) -> T:
             future.set_exception(error)
 
     threading.Thread(target=run, name="vivavoce-work", daemon=True).start()
+    return _interruptible_result(future)
+
+
+def _interruptible_result(future: Future[T]) -> T:
+    """Wait for a result, and look for Ctrl-C meanwhile.
+
+    Where a native library has taken over the signal and restarts what it interrupts (SA_RESTART), a wait without an end
+    is not woken by it.
+    """
+    while not wait([future], _GLANCE).done:
+        pass
     return future.result()
 
 
@@ -90,6 +104,13 @@ class OnModelThread:
     def embed(self, texts: Sequence[str], *, kind: Literal["query", "passage"] = "passage") -> NDArray[np.float32]:
         """See ``Embedder.embed``."""
         return on_model_thread(lambda: self._embedder.embed(texts, kind=kind))
+
+
+def _interruptible_get(items: queue.SimpleQueue[T]) -> T:
+    """Take the next item, and look for Ctrl-C meanwhile; see `_interruptible_result`."""
+    while True:
+        with suppress(queue.Empty):
+            return items.get(timeout=_GLANCE)
 
 
 class _End:
@@ -123,7 +144,7 @@ def pull(produce: Callable[[Callable[[T], None]], None], cancelled: threading.Ev
     thread = threading.Thread(target=work, name="vivavoce-turn", daemon=True)
     thread.start()
     try:
-        while not isinstance(item := items.get(), _End):
+        while not isinstance(item := _interruptible_get(items), _End):
             yield item
         if item.error is not None:
             raise item.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -51,3 +52,38 @@ assert on_model_thread(os.getpid) == os.getpid(), "the parent goes on"
 def test_a_forked_child_has_a_model_thread_too():
     done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+# A library that takes over a signal may have whatever it interrupts go on, as here; then no wait is woken by Ctrl-C.
+RESTARTS = """
+import signal, sys, threading
+from vivavoce.agent.concurrency import in_thread, on_model_thread, pull
+
+def wait_for_ever():
+    print("waiting", flush=True)
+    threading.Event().wait()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.siginterrupt(signal.SIGINT, False)
+try:
+    if sys.argv[1] == "pull":
+        next(pull(lambda emit: wait_for_ever(), threading.Event()))
+    else:
+        {"in_thread": in_thread, "on_model_thread": on_model_thread}[sys.argv[1]](wait_for_ever)
+except KeyboardInterrupt:
+    import os
+    os._exit(130)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no siginterrupt")
+@pytest.mark.parametrize("wait", ["in_thread", "on_model_thread", "pull"])
+def test_ctrl_c_ends_a_wait_that_signals_do_not_wake(wait):
+    process = subprocess.Popen([sys.executable, "-c", RESTARTS, wait], stdout=subprocess.PIPE)
+    with process:
+        try:
+            assert process.stdout.readline() == b"waiting\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(300) == 130
+        finally:
+            process.kill()
